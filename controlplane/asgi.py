@@ -1,4 +1,5 @@
 """The web application, as an ASGI callable."""
+
 import os
 
 from django.core.asgi import get_asgi_application

@@ -1,4 +1,5 @@
 """Every timer. A message is only a nudge: each task reads the database to find what is due."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 Both live in the var folder and listen on unix sockets only. Starting one that already runs is a no-op, so
 every command may call `start_*`; `stop_*` is for `make down` and the tests.
 """
+
 from __future__ import annotations
 
 import os
@@ -86,9 +87,17 @@ def start_valkey(var: Path) -> str:
     if not _answers(client):
         with (folder / "valkey.log").open("ab") as log:
             options = {
-                "port": "0", "unixsocket": str(socket), "unixsocketperm": "700", "dir": str(folder),
-                "appendonly": "yes", "appendfsync": "everysec", "save": "", "pidfile": str(folder / "valkey.pid"),
-                "maxmemory": "256mb", "maxmemory-policy": "noeviction", "daemonize": "no",
+                "port": "0",
+                "unixsocket": str(socket),
+                "unixsocketperm": "700",
+                "dir": str(folder),
+                "appendonly": "yes",
+                "appendfsync": "everysec",
+                "save": "",
+                "pidfile": str(folder / "valkey.pid"),
+                "maxmemory": "256mb",
+                "maxmemory-policy": "noeviction",
+                "daemonize": "no",
             }
             command = [str(get_binary_path())]
             for name, value in options.items():

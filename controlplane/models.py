@@ -1,4 +1,5 @@
 """The facts every part of the loop stands on: models, versions, fleets, routes, people, alerts, the audit."""
+
 from __future__ import annotations
 
 import uuid
@@ -11,7 +12,9 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-name_validator = RegexValidator(NAME_PATTERN, "1-63 characters: a-z, 0-9, '.', '_', '-'; starts with a letter or digit")
+name_validator = RegexValidator(
+    NAME_PATTERN, "1-63 characters: a-z, 0-9, '.', '_', '-'; starts with a letter or digit"
+)
 digest_validator = RegexValidator(r"^[0-9a-f]{64}$", "a sha256 in 64 lower-case hexadecimal digits")
 
 
@@ -68,7 +71,9 @@ class ModelVersion(models.Model):
     mlflow_run_id = models.CharField(max_length=64, blank=True, default="")
     precision = models.CharField(max_length=8, choices=Precision.choices, default=Precision.FP32)
     device = models.CharField(max_length=8, choices=Device.choices, default=Device.CPU)
-    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="variants")
+    parent = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="variants"
+    )
     bundle = models.JSONField(default=dict, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     requested_plan = models.CharField(max_length=63, blank=True, default="")
@@ -111,10 +116,16 @@ class Route(models.Model):
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="routes")
     fleet = models.ForeignKey(Fleet, on_delete=models.PROTECT, related_name="routes")
-    stable = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    stable = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     stable_slot = models.CharField(max_length=1, choices=Slot.choices, default=Slot.A)
-    canary = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    previous = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    canary = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    previous = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     keep_warm_until = models.DateTimeField(null=True, blank=True)
     weight_percent = models.FloatField(default=0)
     observed_weight_percent = models.FloatField(null=True, blank=True)
@@ -126,7 +137,8 @@ class Route(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["model", "fleet"], name="route_once_per_model_and_fleet"),
             models.CheckConstraint(
-                condition=Q(weight_percent__gte=0) & Q(weight_percent__lte=100), name="route_weight_is_a_percentage"
+                condition=Q(weight_percent__gte=0) & Q(weight_percent__lte=100),
+                name="route_weight_is_a_percentage",
             ),
         ]
 
@@ -168,7 +180,9 @@ class Alert(models.Model):
     summary = models.TextField()
     detail = models.JSONField(default=dict, blank=True)
     model = models.ForeignKey(Model, on_delete=models.CASCADE, null=True, blank=True, related_name="alerts")
-    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, null=True, blank=True, related_name="alerts")
+    version = models.ForeignKey(
+        ModelVersion, on_delete=models.CASCADE, null=True, blank=True, related_name="alerts"
+    )
     fleet = models.ForeignKey(Fleet, on_delete=models.CASCADE, null=True, blank=True, related_name="alerts")
     opened_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
@@ -197,7 +211,9 @@ class Channel(models.Model):
     kind = models.CharField(max_length=32)
     config = models.JSONField(default=dict, blank=True)
     secret = models.BinaryField(default=b"", blank=True)  # Fernet token of the pager's secret
-    severities = ArrayField(models.CharField(max_length=10, choices=Severity.choices), default=list, blank=True)
+    severities = ArrayField(
+        models.CharField(max_length=10, choices=Severity.choices), default=list, blank=True
+    )
     enabled = models.BooleanField(default=True)
     disabled_reason = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -222,7 +238,9 @@ class Delivery(models.Model):
         FAILED = "failed"
 
     message_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, null=True, blank=True, related_name="deliveries")
+    alert = models.ForeignKey(
+        Alert, on_delete=models.CASCADE, null=True, blank=True, related_name="deliveries"
+    )
     channel = models.ForeignKey(Channel, on_delete=models.CASCADE, related_name="deliveries")
     event = models.CharField(max_length=12, choices=Event.choices)
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
@@ -276,7 +294,9 @@ class IdempotencyRecord(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["actor", "key"], name="idempotency_key_once_per_actor")]
+        constraints = [
+            models.UniqueConstraint(fields=["actor", "key"], name="idempotency_key_once_per_actor")
+        ]
 
     def __str__(self) -> str:
         return f"{self.actor} {self.key}"

@@ -1,4 +1,5 @@
 """What a rule raises when input is wrong: one error type that becomes an RFC 9457 problem at the edge. PURE."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """All configuration, from the environment. A bad value stops start-up and names its variable."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -50,7 +51,9 @@ def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
 def _database(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured(f"DATABASE_URL must start with postgresql:// (PostgreSQL only), not {parts.scheme!r}")
+        raise ImproperlyConfigured(
+            f"DATABASE_URL must start with postgresql:// (PostgreSQL only), not {parts.scheme!r}"
+        )
     query = dict(parse_qsl(parts.query))
     return {
         "ENGINE": "django.db.backends.postgresql",

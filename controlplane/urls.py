@@ -1,4 +1,5 @@
 """Every URL."""
+
 from django.urls import URLPattern, URLResolver
 
 urlpatterns: list[URLPattern | URLResolver] = []

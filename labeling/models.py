@@ -1,4 +1,5 @@
 """The facts of labeling: tasks with their provenance, leases, annotations."""
+
 from __future__ import annotations
 
 import uuid
@@ -42,12 +43,12 @@ class Task(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["version", "request_id", "sampler"], name="one_task_per_request_and_sampler")
+            models.UniqueConstraint(
+                fields=["version", "request_id", "sampler"], name="one_task_per_request_and_sampler"
+            )
         ]
         indexes = [
-            models.Index(
-                fields=["model", "-priority", "id"], condition=Q(state="open"), name="task_next"
-            )
+            models.Index(fields=["model", "-priority", "id"], condition=Q(state="open"), name="task_next")
         ]
 
     def __str__(self) -> str:
@@ -87,7 +88,9 @@ class Annotation(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["task", "annotator"], name="one_annotation_per_task_and_annotator")
+            models.UniqueConstraint(
+                fields=["task", "annotator"], name="one_annotation_per_task_and_annotator"
+            )
         ]
 
     def __str__(self) -> str:

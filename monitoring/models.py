@@ -1,4 +1,5 @@
 """The facts of monitoring: references, reports and windows, predictions, detector states, findings, outcomes."""
+
 from __future__ import annotations
 
 from django.db import models
@@ -44,8 +45,12 @@ class Report(models.Model):
     late = models.BooleanField(default=False)  # skew beyond 5 minutes: kept out of rollout evidence
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["reporter", "sequence"], name="report_once_per_sequence")]
-        indexes = [models.Index(fields=["received_at"], condition=Q(folded_at__isnull=True), name="report_unfolded")]
+        constraints = [
+            models.UniqueConstraint(fields=["reporter", "sequence"], name="report_once_per_sequence")
+        ]
+        indexes = [
+            models.Index(fields=["received_at"], condition=Q(folded_at__isnull=True), name="report_unfolded")
+        ]
 
     def __str__(self) -> str:
         return f"{self.reporter} {self.sequence}"
@@ -102,7 +107,9 @@ class Prediction(models.Model):
     error = models.TextField(blank=True, default="")
     image = models.TextField(blank=True, default="")
     key = models.CharField(max_length=255, blank=True, default="")
-    sampler = models.CharField(max_length=32, blank=True, default="")  # empty: a raw prediction, to be counted
+    sampler = models.CharField(
+        max_length=32, blank=True, default=""
+    )  # empty: a raw prediction, to be counted
     inclusion_probability = models.FloatField(null=True, blank=True)
     stratum = models.CharField(max_length=32, blank=True, default="")
     counted_at = models.DateTimeField(null=True, blank=True)
@@ -110,11 +117,15 @@ class Prediction(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["version", "request_id", "sampler"], name="prediction_once_per_version")
+            models.UniqueConstraint(
+                fields=["version", "request_id", "sampler"], name="prediction_once_per_version"
+            )
         ]
         indexes = [
             models.Index(
-                fields=["received_at"], condition=Q(counted_at__isnull=True, sampler=""), name="prediction_uncounted"
+                fields=["received_at"],
+                condition=Q(counted_at__isnull=True, sampler=""),
+                name="prediction_uncounted",
             ),
             models.Index(fields=["id"], condition=Q(routed_at__isnull=True), name="prediction_unrouted"),
         ]
@@ -137,7 +148,9 @@ class DetectorState(models.Model):
     reason = models.TextField(blank=True, default="")
     state = models.JSONField(default=dict)
     result = models.JSONField(default=dict)  # numbers of the latest evaluation, with their n and times
-    evaluated_until = models.DateTimeField(null=True, blank=True)  # the claim: end of the last interval evaluated
+    evaluated_until = models.DateTimeField(
+        null=True, blank=True
+    )  # the claim: end of the last interval evaluated
 
     class Meta:
         constraints = [
@@ -157,7 +170,9 @@ class Finding(models.Model):
     status = models.CharField(max_length=8, choices=DetectorState.Status.choices)
     reason = models.TextField()
     result = models.JSONField(default=dict)
-    alert = models.ForeignKey(Alert, on_delete=models.SET_NULL, null=True, blank=True, related_name="findings")
+    alert = models.ForeignKey(
+        Alert, on_delete=models.SET_NULL, null=True, blank=True, related_name="findings"
+    )
 
     class Meta:
         indexes = [models.Index(fields=["version", "-at"], name="finding_latest")]
@@ -172,7 +187,9 @@ class Outcome(models.Model):
     version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="outcomes")
     request_id = models.CharField(max_length=128)
     requested_at = models.DateTimeField()
-    arm = models.CharField(max_length=8, blank=True, default="")  # stable or canary at the time of the request
+    arm = models.CharField(
+        max_length=8, blank=True, default=""
+    )  # stable or canary at the time of the request
     stratum = models.CharField(max_length=32, blank=True, default="")
     wrong = models.BooleanField()
     sampler = models.CharField(max_length=32)
@@ -181,7 +198,9 @@ class Outcome(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["version", "request_id", "sampler"], name="one_outcome_per_request"),
+            models.UniqueConstraint(
+                fields=["version", "request_id", "sampler"], name="one_outcome_per_request"
+            ),
             models.CheckConstraint(
                 condition=Q(inclusion_probability__isnull=True)
                 | (Q(inclusion_probability__gt=0) & Q(inclusion_probability__lte=1)),

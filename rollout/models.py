@@ -1,4 +1,5 @@
 """The facts of a rollout: where it stands, what happened, and the evidence every verdict was made from."""
+
 from __future__ import annotations
 
 from django.db import models
@@ -29,7 +30,9 @@ class Rollout(models.Model):
 
     route = models.ForeignKey(Route, on_delete=models.PROTECT, related_name="rollouts")
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rollouts")
-    stable = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    stable = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     plan_name = models.CharField(max_length=63)
     plan = models.JSONField()  # frozen at the start: an edited plan applies to the next rollout
     state = models.CharField(max_length=12, choices=State.choices, default=State.PENDING)
@@ -52,7 +55,9 @@ class Rollout(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["route"], condition=Q(state__in=ACTIVE), name="one_active_rollout_per_route")
+            models.UniqueConstraint(
+                fields=["route"], condition=Q(state__in=ACTIVE), name="one_active_rollout_per_route"
+            )
         ]
         indexes = [models.Index(fields=["-started_at"], name="rollout_latest")]
 
@@ -95,7 +100,9 @@ class Evidence(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["rollout", "gate", "source", "start"], name="an_interval_counts_once_per_gate")
+            models.UniqueConstraint(
+                fields=["rollout", "gate", "source", "start"], name="an_interval_counts_once_per_gate"
+            )
         ]
         ordering = ["id"]
 

@@ -1,4 +1,5 @@
 """pytest plugin: an own PostgreSQL and Valkey for the session when no DATABASE_URL / REDIS_URL is given."""
+
 from __future__ import annotations
 
 import os

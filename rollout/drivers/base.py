@@ -1,4 +1,5 @@
 """What a traffic driver is: five calls, every one safe to repeat; and what it may count besides."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """What a gate is: one question about the canary, answered from both arms' counts of closed intervals. PURE."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
