@@ -1,0 +1,209 @@
+"""Where do embeddings fall in the frozen picture of a version's normal output?
+
+A reference is made by the server when a version is registered. Both sides count with it: the server the
+reference rows, the collector the live ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from davy.counting import CONFIDENCE_BINS, Counts
+
+BLOCK_ROWS = 4096  # rows projected at once: memory while counting stays flat however many rows come
+FEW_ROWS = 256  # up to here one search over all components is faster than sorting each of them
+ARRAYS = ("mean", "components", "edges", "counts", "confidence_counts")  # in the order of the digest
+ROUNDING = 4e-6  # a residual below this share of the row's squared norm is float32 rounding, and counts as 0
+
+
+class ReferenceError(ValueError):
+    """The data is not a usable reference; the message names the array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A PCA projection with bins per component, and the counts of the reference rows in them.
+
+    mean               (d,) float32        subtracted before the projection
+    components         (k, d) float32      orthonormal rows
+    edges              (k+1, B-1) float32  inner bin edges, sorted; row k: norm of what is left out
+    counts             (k+1, B) int64      of the reference rows
+    confidence_counts  (100,) int64        of the reference rows, see davy.counting
+    rows               number of reference rows
+    digest             sha256 over the bytes of the five arrays in this order, hexadecimal
+    """
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+    edges: NDArray[np.float32]
+    counts: Counts
+    confidence_counts: Counts
+    rows: int
+    digest: str
+
+    @classmethod
+    def build(
+        cls,
+        mean: ArrayLike,
+        components: ArrayLike,
+        edges: ArrayLike,
+        counts: ArrayLike,
+        confidence_counts: ArrayLike,
+        rows: int,
+    ) -> Reference:
+        """A reference of these arrays (in the types above) with its digest; ReferenceError when unusable."""
+        arrays = (
+            np.ascontiguousarray(mean, "<f4"),
+            np.ascontiguousarray(components, "<f4"),
+            np.ascontiguousarray(edges, "<f4"),
+            np.ascontiguousarray(counts, "<i8"),
+            np.ascontiguousarray(confidence_counts, "<i8"),
+        )
+        _check(*arrays)
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(array.tobytes())
+        return cls(*arrays, rows=rows, digest=digest.hexdigest())
+
+    @property
+    def dimensions(self) -> int:
+        """Length d of an embedding."""
+        return int(self.mean.shape[0])
+
+    @property
+    def bins(self) -> int:
+        """Number B of bins of each row."""
+        return int(self.counts.shape[1])
+
+    def project(self, embeddings: ArrayLike) -> NDArray[np.float32]:
+        """(k+1, n) projections of embeddings (n, d); row k is the norm of what the k components leave out.
+
+        A residual too small to be told from float32 rounding is exactly 0. ValueError when d differs.
+        """
+        array = np.asarray(embeddings)
+        if array.ndim != 2 or array.shape[1] != self.dimensions:
+            raise ValueError(
+                f"embeddings have shape {array.shape}, the reference wants (n, {self.dimensions})"
+            )
+        out = np.empty((len(self.components) + 1, len(array)), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = array.astype(np.float32, copy=False) - self.mean
+            np.matmul(self.components, centred.T, out=out[:-1])
+            total = np.einsum("ij,ij->i", centred, centred)
+            left = total - np.einsum("ij,ij->j", out[:-1], out[:-1])
+            left[left <= ROUNDING * total] = 0.0
+            np.sqrt(left, out=out[-1])
+        return out
+
+    def count(self, embeddings: ArrayLike) -> Counts:
+        """(k+1, B) counts of embeddings (n, d), any float type; rows with a NaN or an infinity are left out.
+
+        Bin of x in a row = number of its edges <= x. Memory does not grow with n. ValueError when d differs.
+        """
+        array = np.asarray(embeddings)
+        counts = np.zeros(self.counts.shape, np.int64)
+        for start in range(0, max(len(array), 1), BLOCK_ROWS):
+            values = self.project(array[start : start + BLOCK_ROWS])
+            finite = np.isfinite(values[-1])
+            if not finite.all():
+                values = values[:, finite]
+            counts += self.count_projected(values)
+        return counts
+
+    def count_projected(self, values: NDArray[np.float32]) -> Counts:
+        """(k+1, B) counts of finite projections (k+1, n)."""
+        if values.shape[1] <= FEW_ROWS:
+            return np.bincount(self.places(values), minlength=self.counts.size).reshape(self.counts.shape)
+        ordered = np.sort(values, axis=1)
+        below = np.empty((len(values), self.bins + 1), np.int64)  # how many values lie below each edge
+        below[:, 0] = 0
+        below[:, -1] = values.shape[1]
+        for row, edges, inner in zip(ordered, self.edges, below[:, 1:-1]):  # noqa: B905
+            inner[:] = np.searchsorted(row, edges, side="left")
+        return np.diff(below, axis=1)
+
+    def places(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """((k+1)·n,) places in the flattened (k+1, B) counts of finite projections (k+1, n): one search."""
+        rows = np.arange(len(values), dtype=np.int64)[:, None]
+        keys = (rows << 32) + _ordered(values)
+        found = np.searchsorted(self._edge_keys, keys.ravel(), side="right")
+        return found + np.repeat(rows.ravel(), values.shape[1])  # a row has one bin more than edges
+
+    @cached_property
+    def _edge_keys(self) -> NDArray[np.int64]:
+        rows = np.arange(len(self.edges), dtype=np.int64)[:, None]
+        return ((rows << 32) + _ordered(self.edges)).ravel()
+
+    def to_npz(self) -> bytes:
+        """The reference as an npz file; `from_npz` gives it back."""
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            mean=self.mean,
+            components=self.components,
+            edges=self.edges,
+            counts=self.counts,
+            confidence_counts=self.confidence_counts,
+            rows=np.int64(self.rows),
+            digest=np.frombuffer(bytes.fromhex(self.digest), np.uint8),
+        )
+        return file.getvalue()
+
+    @classmethod
+    def from_npz(cls, data: bytes) -> Reference:
+        """The reference in an npz file made by `to_npz`; ReferenceError when it is damaged."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                found: dict[str, Any] = {name: file[name] for name in (*ARRAYS, "rows", "digest")}
+        except KeyError as err:
+            raise ReferenceError(f"the npz file has no array {err}") from None
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as err:
+            raise ReferenceError(f"not an npz file: {err}") from None
+        reference = cls.build(**{name: found[name] for name in ARRAYS}, rows=int(found["rows"]))
+        if reference.digest != found["digest"].tobytes().hex():
+            raise ReferenceError("digest: the arrays are not those that the digest was made of")
+        return reference
+
+
+def _ordered(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Integers in the order of finite float32 `values`: their bits, the negative half turned round."""
+    bits = (values + np.float32(0.0)).view(np.int32)  # + 0 makes -0.0 and 0.0 the same value
+    return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).astype(np.int64)
+
+
+def _check(
+    mean: NDArray[np.float32],
+    components: NDArray[np.float32],
+    edges: NDArray[np.float32],
+    counts: Counts,
+    confidence_counts: Counts,
+) -> None:
+    """ReferenceError naming the first array that does not fit the others."""
+    if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
+        raise ReferenceError(f"mean: shape {mean.shape}, want (d,) of finite numbers")
+    if components.ndim != 2 or not len(components) or components.shape[1] != len(mean):
+        raise ReferenceError(f"components: shape {components.shape}, want (k, {len(mean)})")
+    gram = components.astype(np.float64) @ components.astype(np.float64).T
+    if not np.allclose(gram, np.eye(len(components)), atol=1e-3):
+        raise ReferenceError("components: the rows are not orthonormal")
+    if edges.ndim != 2 or len(edges) != len(components) + 1 or not np.isfinite(edges).all():
+        raise ReferenceError(
+            f"edges: shape {edges.shape}, want ({len(components) + 1}, B-1) of finite numbers"
+        )
+    if (np.diff(edges, axis=1) < 0).any():
+        raise ReferenceError("edges: not sorted")
+    if counts.shape != (len(edges), edges.shape[1] + 1) or (counts < 0).any():
+        raise ReferenceError(
+            f"counts: shape {counts.shape}, want {(len(edges), edges.shape[1] + 1)}, none negative"
+        )
+    if confidence_counts.shape != (CONFIDENCE_BINS,) or (confidence_counts < 0).any():
+        raise ReferenceError(f"confidence_counts: shape {confidence_counts.shape}, want ({CONFIDENCE_BINS},)")
