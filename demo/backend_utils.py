@@ -1,4 +1,4 @@
-"""What does a bundle's model.py need of Triton? The names of triton_python_backend_utils that it uses, without Triton."""
+"""What does a bundle's model.py need of Triton? These names of triton_python_backend_utils, without it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Where do the demo's versions come from? `python -m demo.train` trains, exports and measures them (needs requirements-dev).
+"""Where do the demo's versions come from? `python -m demo.train` trains, exports and measures them.
 
-Every version's seed is fixed; the results are committed in demo/artifacts, so only a developer runs this.
+Every seed is fixed and the results are committed in demo/artifacts, so only a developer runs this (it needs
+requirements-dev). `--repack` keeps the weights and renews what surrounds them.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ ARTIFACTS = HERE / "artifacts"
 BUNDLE = HERE / "bundle"
 Array = npt.NDArray[Any]
 
-POOL = 9_500  # training images from here to CALIBRATION_END set the temperature; the rest makes the references
-CALIBRATION_END = 10_000
-MEAN, STD = 0.286, 0.353  # of the training pixels divided by 255; every version is trained on (pixel - MEAN) / STD
+# Of the training images: up to POOL train, then up to CALIBRATION_END calibrate, the rest makes references.
+POOL, CALIBRATION_END = 9_500, 10_000
+# Of the training pixels divided by 255: every version is trained on (pixel / 255 - MEAN) / STD.
+MEAN, STD = 0.286, 0.353
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. copies: how often each image is seen, mirrored and shifted by up to a pixel."""
+    """How a network is trained. copies: see vary()."""
 
     images: int
     copies: int
@@ -100,7 +102,7 @@ def normalise(images: Array) -> Array:
 
 
 def vary(images: Array, labels: Array, copies: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return the images, their mirrored twins, and copies - 2 sets mirrored by chance and shifted by up to a pixel."""
+    """Return the images (n, 28, 28), then their mirror images, then sets mirrored and shifted by chance."""
     sets = [images, images[:, :, ::-1]][:copies]
     for _ in range(copies - len(sets)):
         flips, shifts = rng.random(len(images)) < 0.5, rng.integers(-1, 2, size=(len(images), 2))
@@ -110,9 +112,9 @@ def vary(images: Array, labels: Array, copies: int, rng: np.random.Generator) ->
 
 
 def train(recipe: Recipe, data: dict[str, Array]) -> Weights:
-    """Train with the recipe's seed on one thread, then divide the last layer by the temperature that calibrates it."""
+    """Train with the recipe's seed on one thread; scale the last layer so that confidences are calibrated."""
     from sklearn.neural_network import MLPClassifier
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     images, labels = data["train_images"], data["train_labels"]
     rng = np.random.default_rng(recipe.seed)
@@ -156,10 +158,13 @@ def export(weights: Weights) -> bytes:
 
     constants, nodes, current = [], [], "image"
     for layer, (matrix, bias) in enumerate(zip(weights.matrices, weights.biases, strict=True)):
-        constants += [numpy_helper.from_array(matrix, f"W{layer}"), numpy_helper.from_array(bias, f"b{layer}")]
+        constants.append(numpy_helper.from_array(matrix, f"W{layer}"))
+        constants.append(numpy_helper.from_array(bias, f"b{layer}"))
         nodes.append(helper.make_node("Gemm", [current, f"W{layer}", f"b{layer}"], [f"sum{layer}"]))
         current = ["hidden", "embedding", "probabilities"][layer]
         nodes.append(helper.make_node("Softmax" if layer == 2 else "Relu", [f"sum{layer}"], [current]))
+
+    pixels, dimensions, classes = (weights.matrices[0].shape[0], *weights.matrices[2].shape)
 
     def tensor(name: str, width: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
@@ -167,8 +172,8 @@ def export(weights: Weights) -> bytes:
     graph = helper.make_graph(
         nodes,
         "davy-demo",
-        [tensor("image", weights.matrices[0].shape[0])],
-        [tensor("probabilities", weights.matrices[2].shape[1]), tensor("embedding", weights.matrices[1].shape[1])],
+        [tensor("image", pixels)],
+        [tensor("probabilities", classes), tensor("embedding", dimensions)],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
@@ -177,7 +182,7 @@ def export(weights: Weights) -> bytes:
 
 
 def write_bundle(folder: Path, onnx_model: bytes, preprocessing: dict[str, float]) -> None:
-    """Write a bundle that Triton can load once it has a model's name: config.pbtxt, 1/{model.py, model.onnx, …}."""
+    """Write a bundle: config.pbtxt and model.py of demo/bundle, with these weights and preprocessing."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "1").mkdir(parents=True)
     shutil.copyfile(BUNDLE / "config.pbtxt", folder / "config.pbtxt")
@@ -187,7 +192,7 @@ def write_bundle(folder: Path, onnx_model: bytes, preprocessing: dict[str, float
 
 
 def bundle_digest(folder: Path) -> str:
-    """Return the sha256 that identifies a bundle: of the lines `<sha256 of file>  <path>` in the order of the paths."""
+    """Return the sha256 of the lines `<sha256 of file>  <path>`, in the order of the paths."""
     files = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -207,7 +212,7 @@ class Outputs:
 
 
 def serve(folder: Path, images: Array, preprocessing: dict[str, float] | None = None) -> Outputs:
-    """Run the bundle's own model.py on images (n, 28, 28) uint8, under other preprocessing when it is given."""
+    """Run the bundle's own model.py on images (n, 28, 28) uint8; preprocessing replaces its own."""
     code = load_model_code(folder / "1" / "model.py")
     model = code.TritonPythonModel()
     model.initialize({"model_repository": str(folder), "model_version": "1", "model_config": "{}"})
@@ -216,19 +221,20 @@ def serve(folder: Path, images: Array, preprocessing: dict[str, float] | None = 
     responses = []
     for start in range(0, len(images), 32):
         batch = images[start : start + 32]
-        requests = [InferenceRequest(f"train-{start + i}", [Tensor("image", x[None])]) for i, x in enumerate(batch)]
-        responses += model.execute(requests)
+        tensors = [Tensor("image", image[None]) for image in batch]
+        responses += model.execute([InferenceRequest(f"{start + i}", [t]) for i, t in enumerate(tensors)])
     answered = np.array([response.error is None for response in responses])
-    rows = [[t.as_numpy() for t in response.output_tensors[:2]] for response in responses if not response.error]
-    probabilities, embeddings = (np.concatenate(column) for column in zip(*rows, strict=True))
+    good = [response.output_tensors for response in responses if not response.error]
+    probabilities = np.concatenate([tensors[0].as_numpy() for tensors in good])
+    embeddings = np.concatenate([tensors[1].as_numpy() for tensors in good])
     return Outputs(probabilities, embeddings, answered)
 
 
 def write_reference(path: Path, folder: Path, images: Array) -> None:
-    """Write what PUT …/reference takes: embeddings (n, 64) f2, confidences (n,) f4, labels (n,), of held-out images.
+    """Write what PUT …/reference takes: embeddings (n, 64) f2, confidences (n,) f4, labels (n,).
 
-    They come from the training pipeline, so with the preprocessing of training: in reality, too, a reference
-    does not know how the version will be served.
+    They come from held-out images (n, 28, 28) uint8 through the training pipeline, so with the preprocessing
+    of training: in reality, too, a reference does not know how the version will be served.
     """
     outputs = serve(folder, images, {"mean": MEAN, "std": STD})
     np.savez_compressed(
@@ -253,10 +259,10 @@ def measure(folder: Path, images: Array, labels: Array) -> dict[str, float]:
 
 
 def table(data: dict[str, Array]) -> str:
-    """Return the README of demo/artifacts: what each committed version does on the live images, and its digest."""
+    """Return the README of demo/artifacts: what each version does on the live images, and its digest."""
     lines = [
         "# The demo's versions",
-        "Made by `python -m demo.train` from demo/data; measured with each bundle's own model.py on the 8,000 live images.",
+        "Made by `python -m demo.train` from demo/data. Measured on the 8,000 live images.",
         "",
         "| version | accuracy | confidence below .6 | .3–.6 | errors | what | digest |",
         "|---|---|---|---|---|---|---|",
@@ -279,7 +285,8 @@ def main(retrain: bool) -> None:
         kept = trained[version.recipe] if retrain else (folder / "1" / "model.onnx").read_bytes()
         write_bundle(folder, kept, version.preprocessing)
         if retrain:
-            write_reference(ARTIFACTS / f"{name}.reference.npz", folder, data["train_images"][CALIBRATION_END:])
+            held_out = data["train_images"][CALIBRATION_END:]
+            write_reference(ARTIFACTS / f"{name}.reference.npz", folder, held_out)
     (ARTIFACTS / "README.md").write_text(table(data))
     print((ARTIFACTS / "README.md").read_text())
 

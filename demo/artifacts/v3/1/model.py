@@ -78,9 +78,17 @@ class Answered:
     def __init__(self, request: "pb_utils.InferenceRequest", preprocessing: Preprocessing) -> None:
         self.id = request.request_id()
         self.images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
-        self.headers = {name.lower(): str(value) for name, value in json.loads(request.parameters() or "{}").items()}
+        headers = json.loads(request.parameters() or "{}")
+        self.headers = {name.lower(): str(value) for name, value in headers.items()}
         self.error = preprocessing.refusal(self.id, self.images)
         self.probabilities = self.embeddings = None
+
+    def received_at(self, otherwise: float) -> float:
+        """The router's time of receipt (header x-davy-start, unix seconds); `otherwise` if there is none."""
+        try:
+            return float(self.headers["x-davy-start"])
+        except (KeyError, ValueError):
+            return otherwise
 
     def response(self) -> "pb_utils.InferenceResponse":
         """The answer to this request alone: an error concerns none of its neighbours in the batch."""
@@ -120,11 +128,11 @@ class Telemetry:
         groups = defaultdict(list)
         for one in answered:
             groups[one.headers.get("x-davy-purpose", "live"), bool(one.error)].append(one)
-        now = time.time()
         for (purpose, failed), group in groups.items():
-            self._observe_group(purpose, failed, group, started_at, now)
+            self._report(purpose, failed, group, started_at)
 
-    def _observe_group(self, purpose: str, failed: bool, group: list[Answered], started_at: float, now: float) -> None:
+    def _report(self, purpose: str, failed: bool, group: list[Answered], started_at: float) -> None:
+        now = time.time()
         rows = [(one, row) for one in group for row in range(len(one.images))]
         outputs = {}
         if not failed:
@@ -140,7 +148,7 @@ class Telemetry:
             segments=_segments([one.headers.get("x-davy-segment", "") for one, _ in rows]),
             images=[one.headers.get("x-davy-image", "") for one, _ in rows],
             keys=[one.headers.get("x-davy-key", "") for one, _ in rows],
-            latency_seconds=np.array([now - _seconds(one.headers.get("x-davy-start"), started_at) for one, _ in rows]),
+            latency_seconds=np.array([now - one.received_at(started_at) for one, _ in rows]),
             errors=np.full(len(rows), failed),
             purpose=purpose,
             **outputs,
@@ -150,14 +158,6 @@ class Telemetry:
         """Send what is left."""
         if self._collector is not None:
             self._collector.close()
-
-
-def _seconds(header: str | None, otherwise: float) -> float:
-    """The unix time in a header such as 1763636830.123456; `otherwise` where it is missing or malformed."""
-    try:
-        return float(header) if header else otherwise
-    except ValueError:
-        return otherwise
 
 
 def _segments(headers: list[str]) -> dict:
@@ -181,8 +181,10 @@ class TritonPythonModel:
         if good:
             probabilities, embeddings = self._network(np.concatenate([one.images for one in good]))
             ends = np.cumsum([len(one.images) for one in good])[:-1]
-            for one, p, e in zip(good, np.split(probabilities, ends), np.split(embeddings, ends), strict=True):
-                one.probabilities, one.embeddings = p, e
+            for one, part in zip(good, np.split(probabilities, ends), strict=True):
+                one.probabilities = part
+            for one, part in zip(good, np.split(embeddings, ends), strict=True):
+                one.embeddings = part
         self._telemetry.observe(answered, started_at)
         return [one.response() for one in answered]
 
