@@ -5,4 +5,8 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from controlplane.limits import LimitBody  # noqa: E402
+
+application = LimitBody(_django)
