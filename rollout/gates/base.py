@@ -1,4 +1,4 @@
-"""What a gate is: one question about the canary, answered from both arms' counts of closed intervals. PURE."""
+"""What is a gate? One question about the canary, answered from both arms' closed intervals. PURE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 class Verdict(StrEnum):
     """Three answers, never two: not enough data is not fine."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105 - a verdict
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
 
@@ -71,6 +71,7 @@ class Gate(Protocol):
 
     name: ClassVar[str]
     source: ClassVar[str]  # "router" or "collector"
+    needs: ClassVar[tuple[str, ...]]  # the fields of Arm besides n that it reads
     default_weight: ClassVar[float]
 
     def fresh(self, settings: Mapping[str, Any]) -> State:
@@ -87,4 +88,8 @@ class Gate(Protocol):
 
     def verdict(self, state: State, spec: GateSpec) -> GateVerdict:
         """INCONCLUSIVE, or PASS at e ≥ 20 of the step's non-inferiority. FAIL is the judge's to say."""
+        ...
+
+    def failure(self, state: State, spec: GateSpec) -> GateVerdict:
+        """The FAIL that the judge gives when E crosses its line, with the whole rollout's numbers."""
         ...
