@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from davy.counting import CONFIDENCE_BINS, Counts
 
 BLOCK_ROWS = 4096  # rows projected at once: memory while counting stays flat however many rows come
-FEW_ROWS = 256  # up to here one search over all components is faster than sorting each of them
+FEW_ROWS = 128  # up to here one search over all components is faster than sorting each of them
 ARRAYS = ("mean", "components", "edges", "counts", "confidence_counts")  # in the order of the digest
 ROUNDING = 4e-6  # a residual below this share of the row's squared norm is float32 rounding, and counts as 0
 
