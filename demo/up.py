@@ -1,0 +1,281 @@
+"""`make up`: start everything, show it, stay attached; Ctrl-C stops it.
+
+TRAFFIC=0 starts without live traffic, DETACH=1 returns when all is ready, SERVER=substitute runs no Triton. A
+reachable DATABASE_URL, REDIS_URL or MLFLOW_TRACKING_URI is used instead of the embedded part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from types import FrameType
+from typing import Any, NoReturn
+
+from controlplane import embedded
+from demo import credentials, envoy_bootstrap, fleet_venv, given, places, ports, processes, running, venvs
+from demo.places import Places
+from demo.processes import Plan, Process
+from demo.supervision import SupervisionError, Supervisor
+
+READY_SECONDS = 120.0
+SHOWN_CREDENTIALS = (
+    "DAVY_URL",
+    "DAVY_USER",
+    "DAVY_PASSWORD",
+    "DAVY_TOKEN",
+    "DAVY_GATEWAY_URL",
+    "MLFLOW_TRACKING_URI",
+)
+
+
+class StartError(RuntimeError):
+    """The start failed; the message says which part, and where to look."""
+
+
+class Stopped(Exception):
+    """The operator asked to stop (SIGINT, SIGTERM or SIGHUP)."""
+
+
+class Clock:
+    """Prints each step with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def say(self, words: str) -> None:
+        print(f"  {time.monotonic() - self._begun:5.1f} s  {words}", flush=True)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET answers 200 within a second; no proxy, since it is on this machine."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=1) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def make_plan(here: Places, clock: Clock, claims: ports.Claims) -> Plan:
+    """Choose ports and parts for this start, and say what differs from the usual."""
+    path = here.var / "ports.json"
+    choice = ports.choose(ports.load(path), claims.take)
+    ports.save(path, choice.ports)
+    for note in choice.notes:
+        clock.say(note)
+    forced = os.environ.get("SERVER", "") == "substitute"
+    reason = "SERVER=substitute was asked for" if forced else fleet_venv.why_no_triton(here)
+    if reason:
+        clock.say(f"NO TRITON: {reason}. The substitute server of the same protocol takes its place.")
+    return Plan(
+        ports=choice.ports,
+        server="substitute" if reason else "triton",
+        own_broker=not os.environ.get("REDIS_URL"),
+        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/"),
+        traffic=os.environ.get("TRAFFIC", "1") != "0",
+    )
+
+
+def write_fleet(here: Places, plan: Plan) -> None:
+    """Write Envoy's bootstrap, and var/fleet.json: what serves, and the fleet's driver configuration."""
+    admin = plan.ports["envoy_admin"]
+    envoy_bootstrap.write(
+        here.run / "envoy.json", gateway_port=plan.ports["gateway"], admin_port=admin, folder=here.envoy
+    )
+    slots = {
+        slot: {"url": plan.slot_url(slot), "repository": str(here.repository(slot))}
+        for slot in processes.SLOTS
+    }
+    config = {
+        "directory": str(here.envoy),
+        "admin_urls": [f"http://127.0.0.1:{admin}"],
+        "protocol": "http",
+        "slots": slots,
+    }
+    here.fleet_file.write_text(json.dumps({"server": plan.server, "config": config}, indent=1) + "\n")
+
+
+def command(here: Places, environment: Mapping[str, str], *words: str) -> str:
+    """Run one command of the app to its end and return what it printed; StartError if it fails."""
+    done = subprocess.run(
+        [str(here.app_venv / "bin" / "python"), *words],
+        cwd=here.root,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StartError(
+            f"{' '.join(words)} failed ({done.returncode}):\n{(done.stdout + done.stderr).strip()}"
+        )
+    return done.stdout
+
+
+def keep_credentials(here: Places, plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
+    """Make the first user and tokens when there are none; write and return var/credentials.env."""
+    known = credentials.read(here.credentials_file)
+    made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json"))
+    fresh = {
+        "DAVY_USER": made.get("user"),
+        "DAVY_PASSWORD": made.get("password"),
+        "DAVY_TOKEN": made.get("token"),
+        "DAVY_TELEMETRY_TOKEN": made.get("telemetry_token"),
+    }
+    values = {
+        **known,
+        "DAVY_URL": plan.web_url,
+        "DAVY_GATEWAY_URL": plan.gateway_url,
+        "MLFLOW_TRACKING_URI": plan.mlflow_url,
+        "DAVY_IMAGES_URL": plan.images_url,
+        **{name: value for name, value in fresh.items() if value},
+    }
+    credentials.write(here.credentials_file, values)
+    return values
+
+
+def wait_ready(supervisor: Supervisor, wanted: Iterable[Process], clock: Clock) -> None:
+    """Wait until every process runs and answers, saying so for each; StartError names those that do not."""
+    waiting = {process.name: process for process in wanted}
+    deadline = time.monotonic() + READY_SECONDS
+    while waiting:
+        known = supervisor.processes()
+        for name, process in list(waiting.items()):
+            runs = known[name]["statename"] == "RUNNING"
+            if runs and (not process.ready_url or answers(process.ready_url)):
+                clock.say(f"{name} is ready")
+                del waiting[name]
+        if waiting and time.monotonic() > deadline:
+            logs = ", ".join(known[name]["stdout_logfile"] for name in waiting)
+            raise StartError(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}; see {logs}")
+        time.sleep(0.1)
+
+
+def start(here: Places, clock: Clock) -> dict[str, str]:
+    """Start everything that is not running; return the credentials."""
+    claims = ports.Claims()
+    plan = make_plan(here, clock, claims)
+    given.check(os.environ)
+    database_url = os.environ.get("DATABASE_URL") or embedded.start_postgres(here.var)
+    broker_url = os.environ.get("REDIS_URL") or embedded.valkey_url(here.var)
+    clock.say("PostgreSQL is ready")
+    write_fleet(here, plan)
+    chosen = processes.all_processes(here, plan)
+    environment = processes.environment(here, plan, database_url, broker_url, venvs.clean_environment())
+    supervisor = Supervisor(here)
+    supervisor.launch(chosen, environment)
+    supervisor.start(p.name for p in chosen if not p.needs_database and not p.after_setup)
+    command(here, environment, "manage.py", "migrate", "--no-input")
+    values = keep_credentials(here, plan, environment)
+    clock.say("tables, user and tokens are ready")
+    supervisor.start(p.name for p in chosen if p.needs_database)
+    wait_ready(supervisor, [p for p in chosen if not p.after_setup], clock)
+    claims.release()
+    command(here, {**environment, **values}, "-m", "demo.setup")
+    clock.say("the models are registered and served")
+    last = [p for p in chosen if p.after_setup]
+    supervisor.start(p.name for p in last)
+    wait_ready(supervisor, last, clock)
+    running.mark_ready(here)
+    return values
+
+
+def show(here: Places, values: Mapping[str, str]) -> None:
+    """Print where everything is and how to log in."""
+    print()
+    for name in SHOWN_CREDENTIALS:
+        print(f"  {name:<20} {values.get(name, '')}")
+    print(f"\n  also in {here.credentials_file}; logs in {here.log}", flush=True)
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What happened to the processes between two looks, in words."""
+    told = []
+    for name, now in after.items():
+        was = before.get(name, now)
+        if now["statename"] == "RUNNING" and was["statename"] == "RUNNING" and now["pid"] != was["pid"]:
+            told.append(f"{name} ended and was restarted (process {was['pid']} → {now['pid']})")
+        elif now["statename"] != was["statename"]:
+            told.append(
+                f"{name}: {was['statename'].lower()} → {now['statename'].lower()} {now['spawnerr']}".rstrip()
+            )
+    return told
+
+
+def attend(here: Places) -> None:
+    """Stay attached: tell what happens to the processes, until they are stopped from elsewhere."""
+    supervisor = Supervisor(here)
+    seen = supervisor.processes()
+    while True:
+        time.sleep(1)
+        try:
+            now = supervisor.processes()
+        except OSError:
+            return
+        for line in changes(seen, now):
+            print(f"  {time.strftime('%H:%M:%S')}  {line}", flush=True)
+        seen = now
+
+
+def _on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(signal.Signals(number).name)
+
+
+def _stop(here: Places) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+    begun = time.monotonic()
+    print("\nstopping …", flush=True)
+    with running.alone(here):
+        running.stop_all(here)
+    print(f"stopped ({time.monotonic() - begun:.1f} s); `make up` continues where this ended", flush=True)
+
+
+def begin(here: Places) -> bool:
+    """Start unless it runs already; show the credentials. True when this call started it."""
+    with running.alone(here):
+        found = running.state(here)
+        if found is running.State.RUNNING:
+            print("Davy is running already.")
+            show(here, credentials.read(here.credentials_file))
+            return False
+        clock = Clock()
+        if found is running.State.UNFINISHED:
+            clock.say("a start that did not finish was found: stopping what it left")
+            running.stop_all(here)
+        values = start(here, clock)
+        clock.say("everything is ready")
+        show(here, values)
+        return True
+
+
+def main() -> int:
+    """Start, attend, stop; return the exit code."""
+    here = places.here()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+    try:
+        if not begin(here) or os.environ.get("DETACH", "0") not in {"", "0"}:
+            return 0
+        print("  Ctrl-C stops everything.", flush=True)
+        attend(here)
+    except Stopped:
+        _stop(here)
+        return 0
+    except (StartError, SupervisionError, embedded.EmbeddedError, given.GivenError) as error:
+        print(f"\n{error}", file=sys.stderr, flush=True)
+        _stop(here)
+        return 1
+    print("stopped from elsewhere")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
