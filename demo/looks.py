@@ -57,3 +57,11 @@ def class_names() -> list[str]:
 def live_images(look: str) -> Images:
     """Return the live images (8000, 28, 28) uint8 in a look; KeyError names an unknown one."""
     return LOOKS[look](_array("live_images"))
+
+
+def index_of(request_id: str) -> int:
+    """Return the live image that a request of demo/traffic.py carried: its id ends in -<index>.
+
+    ValueError when the id is not of that form.
+    """
+    return int(request_id.rsplit("-", 1)[-1])
