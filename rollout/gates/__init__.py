@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rollout.gates.base import Gate
 from rollout.gates.confidence import ConfidenceGate
 from rollout.gates.errors import ErrorsGate
@@ -20,3 +23,8 @@ def get(name: str) -> Gate:
         return GATES[name]
     except KeyError:
         raise UnknownGate(f"no gate {name!r}; there are {', '.join(GATES)}") from None
+
+
+def check(name: str, settings: Mapping[str, Any]) -> None:
+    """Whether a plan may use the gate so. Raises UnknownGate, or ValueError("<key>: …") for a bad setting."""
+    get(name).fresh(settings)

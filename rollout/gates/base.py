@@ -91,5 +91,5 @@ class Gate(Protocol):
         ...
 
     def failure(self, state: State, spec: GateSpec) -> GateVerdict:
-        """The FAIL that the judge gives when E crosses its line, with the whole rollout's numbers."""
+        """The FAIL that the judge gives when E crosses its line, with the numbers since trouble began."""
         ...

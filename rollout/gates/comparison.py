@@ -46,8 +46,8 @@ class ComparisonGate(ABC):
     """Two processes: the rollback's over the whole rollout, the promotion's (non-inferiority) over one step.
 
     A subclass says how an interval is counted and weighed. `value` of its verdicts is the canary's rate minus
-    stable's in percentage points over the step (over the rollout when it FAILs); `bound` is the step's margin
-    in points, the loss that PASS excludes (when it FAILs: the tolerated excess over stable's observed rate).
+    stable's in percentage points over the step; `bound` is the step's margin in points, the loss that PASS
+    excludes. When it FAILs: since trouble began, and the tolerated excess over stable's observed rate.
     """
 
     name: ClassVar[str]
@@ -85,7 +85,7 @@ class ComparisonGate(ABC):
             "fail": mixture.fresh(self.fail_alternatives),
             "pass": [0.0] * self.pass_alternatives,
             "past": past.fresh(self.past_size),
-            "total": _no_tally(self.fail_events),
+            "trouble": {"seconds": 0.0, "tally": _no_tally(self.fail_events)},
             "step": _no_tally(1),
         }
 
@@ -102,10 +102,11 @@ class ComparisonGate(ABC):
         """Add one interval's evidence, weighed by references from before it. Raises EvidenceError."""
         canary, stable = self.seen(interval)
         harm = self.weigh_harm(state, canary, stable)
+        fail = mixture.absorb(state["fail"], harm.log_e, interval.start)
         new = {
             **state,
-            "fail": mixture.absorb(state["fail"], harm.log_e, interval.start),
-            "total": _tallied(state["total"], harm),
+            "fail": fail,
+            "trouble": self._trouble(state, fail, harm, interval),
             "past": past.add(state["past"], stable, interval.start, self.past_seconds),
         }
         if state["weight_percent"] is not None:
@@ -143,9 +144,20 @@ class ComparisonGate(ABC):
             dry_run=spec.dry_run,
         )
 
+    def _trouble(self, state: State, fail: State, harm: Counted, interval: Interval) -> State:
+        """What was counted since the evidence of harm last stood below even: what a FAIL is about.
+
+        Counts since the start would hide a fault that began late.
+        """
+        if mixture.log_e(fail) < 0:
+            return {"seconds": 0.0, "tally": _no_tally(self.fail_events)}
+        seen = state["trouble"]
+        seconds = seen["seconds"] + interval.end - interval.start
+        return {"seconds": seconds, "tally": _tallied(seen["tally"], harm)}
+
     def failure(self, state: State, spec: GateSpec) -> GateVerdict:
-        """The FAIL that the judge gives when E crosses its line, with the whole rollout's numbers."""
-        tally = state["total"]
+        """The FAIL that the judge gives when E crosses its line, with the numbers since trouble began."""
+        tally = state["trouble"]["tally"]
         worst = self.worst(state)
         stable_rate = tally["x_b"][worst] / max(1, tally["n_b"])
         settings = state["settings"]
@@ -155,7 +167,7 @@ class ComparisonGate(ABC):
             value=_excess_points(tally, worst),
             bound=100 * ((settings["theta0"] - 1) * stable_rate + settings["delta"]),
             n=tally["n_c"],
-            reason=self.sentence(state, tally, failing=True),
+            reason=f"{self.sentence(state, tally, failing=True)}, in {state['trouble']['seconds']:.0f} s",
             log_e_fail=mixture.log_e(state["fail"]),
             log_e_pass=mixture.log_mean(state["pass"]),
             required=spec.required,
@@ -183,8 +195,8 @@ def harm_log_e(
     """Form H against H0: p_c ≤ θ0·p_b + δ at k thresholds, for (n_c, x_c (k,), n_b, x_b (k,)).
 
     base  (k,) stable's past rates; the alternatives bet on p_b = base and on a canary with the boundary's
-    odds times each ratio (m,). Odds keep rates below 1 and mean the same for a median as for a p99.8; for rare
-    events they are rate ratios. Returns (k·m,), the ratios of one threshold side by side.
+    odds times each ratio (m,). Odds keep rates below 1 and mean the same for a median as for a p99.8; for
+    rare events they are rate ratios. Returns (k·m,), the ratios of one threshold side by side.
     """
     n_c, x_c, n_b, x_b = counts
     boundary = np.clip(theta0 * base + delta, 0.0, 1 - 1e-6)
@@ -222,8 +234,8 @@ def parity_log_e(
 
 
 def percent(events: int, n: int) -> str:
-    """A rate as people write it: "2.02 %", ".05 %"."""
-    return f"{100 * events / max(1, n):.2f} %".removeprefix("0")
+    """A rate as people write it: "2.02 %", ".05 %", "0 %"."""
+    return f"{100 * events / n:.2f} %".removeprefix("0") if events else "0 %"
 
 
 def _no_tally(kinds: int) -> State:

@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 Settings = dict[str, Any]
+#: What each setting may be, both ends included.
+RANGES = {
+    "theta0": (1.0, 100.0),  # below 1 an equal canary would be rolled back
+    "delta": (0.0, 0.5),
+    "tolerance": (0.0, 10.0),
+    "promote_tolerance": (0.0, 10.0),
+    "margin_points": (0.001, 50.0),
+}
 ByWeight = dict[str, float]  # step weight in percent, as JSON has it, → value
 
 
 def merged(defaults: Settings, given: Mapping[str, Any]) -> Settings:
     """The defaults with the plan's own values over them.
 
-    A default that is a number is replaced by a finite number ≥ 0; a default that is a table over step weights
-    by a whole table {"1": …, "5": …}. Raises ValueError("<key>: …") for anything else.
+    A default that is a number is replaced by a number in its range; a default that is a table over step
+    weights by a whole table {"1": …, "5": …}. Raises ValueError("<key>: …") for anything else.
     """
     for key in given:
         if key not in defaults:
@@ -36,19 +44,18 @@ def _checked(key: str, default: Any, value: Any) -> Any:
         raise ValueError(f"{key}: wants a table over step weights, such as {dict(default)}")
     table = {}
     for step, entry in value.items():
-        if not 0 < _number(key, step) <= 100:
+        try:
+            weight_percent = float(step)
+        except (TypeError, ValueError):
+            weight_percent = math.nan
+        if not 0 < weight_percent <= 100:
             raise ValueError(f"{key}: {step!r} is not a step weight in percent")
         table[str(step)] = _number(key, entry)
     return table
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"{key}: {value!r} is not a number")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{key}: {value!r} is not a number") from None
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{key}: {value!r} is not a finite number ≥ 0")
-    return number
+    least, most = RANGES[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{key}: {value!r} is not a number from {least:g} to {most:g}")
+    return float(value)

@@ -76,11 +76,12 @@ def absorb(state: State, gate_name: str, interval: Interval) -> State:
     return {**state, gate_name: {**entry, "evidence": evidence, "until": interval.end}}
 
 
-def log_e(state: State, gate_name: str) -> float:
-    """Log e-value of one gate's rollback process so far, before the weighting over gates."""
+def log_e(state: State, gate_name: str) -> dict[str, float]:
+    """One gate's log e-values so far: "fail" before the weighting over gates, "pass" of the present step."""
     if gate_name not in state:
         raise ValueError(f"{gate_name}: not a gate of this rollout")
-    return mixture.log_e(state[gate_name]["evidence"]["fail"])
+    evidence = state[gate_name]["evidence"]
+    return {"fail": mixture.log_e(evidence["fail"]), "pass": mixture.log_mean(evidence["pass"])}
 
 
 def conclude(state: State, alpha: float) -> Judgement:

@@ -10,7 +10,7 @@ NON_INFERIORITY = -1.0  # H0: p_c ≥ θ0·p_b + δ; evidence that it is not
 
 _RATE_FLOOR = 1e-6  # rates are kept within [1e-6, 1 − 1e-6]
 _CLIP = 0.999  # share of the bound on u at which a factor would turn negative
-_HALVINGS = 44  # of the bracket: below 1e-13 of a rate
+_HALVINGS = 36  # of the bracket: below 1e-10 of a rate
 
 Array = NDArray[np.float64]
 
@@ -60,23 +60,28 @@ def log_e(
 def _project(k: Array, p_c1: Array, p_b1: Array, theta0: Array, delta: Array) -> Array:
     """Stable's rate at the boundary point nearest to the alternative in Kullback–Leibler divergence.
 
-    The divergence is convex along the boundary, so its derivative (here times p·q·p·q > 0) changes sign once,
-    between stable's own rate and the rate whose boundary point has the canary's.
+    The divergence is convex along the boundary, so its derivative changes sign once, between stable's own
+    rate and the rate whose boundary point has the canary's. Times p_c0·q_c0·p_b0·q_b0 > 0 it is the cubic
+    k·(p_c0 − p_c1)·p_b0·q_b0 + (p_b0 − p_b1)·p_c0·q_c0 in p_b0 (k = θ0·n_c/n_b), solved by bisection.
     """
-    at_canary = (p_c1 - delta) / theta0
-    # p_b0 and p_c0 stay inside (0, 1).
+    gap = delta - p_c1
+    flat = 1 - 2 * delta
+    cubic = -k * theta0 - theta0 * theta0
+    square = k * (theta0 - gap) + theta0 * (flat + p_b1 * theta0)
+    linear = k * gap + delta * (1 - delta) - p_b1 * theta0 * flat
+    constant = -p_b1 * delta * (1 - delta)
+    # Both p_b0 and p_c0 stay inside (0, 1).
     lowest = np.maximum(0.0, -delta / theta0) + 1e-9
     highest = np.minimum(1.0, (1 - delta) / theta0) - 1e-9
+    at_canary = (p_c1 - delta) / theta0
     low = np.clip(np.minimum(p_b1, at_canary), lowest, highest)
-    high = np.clip(np.maximum(p_b1, at_canary), lowest, highest)
+    width = np.clip(np.maximum(p_b1, at_canary), lowest, highest) - low
     for _ in range(_HALVINGS):
-        p_b0 = 0.5 * (low + high)
-        p_c0 = theta0 * p_b0 + delta
-        slope = k * (p_c0 - p_c1) * (p_b0 * (1 - p_b0)) + (p_b0 - p_b1) * (p_c0 * (1 - p_c0))
-        beyond = slope > 0
-        high = np.where(beyond, p_b0, high)
-        low = np.where(beyond, low, p_b0)
-    return np.asarray(0.5 * (low + high))
+        width = 0.5 * width
+        middle = low + width
+        slope = ((cubic * middle + square) * middle + linear) * middle + constant
+        low = np.where(slope > 0, low, middle)
+    return np.asarray(low + 0.5 * width)
 
 
 def _stake(side: Array, k: Array, p_c1: Array, p_c0: Array, p_b0: Array) -> Array:
