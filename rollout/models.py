@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from controlplane.models import ModelVersion, Route
 
-ACTIVE = ("pending", "running", "paused", "held", "promoting", "watching", "rolling_back")
+UNDER_WAY = ("running", "paused", "held", "promoting", "watching", "rolling_back")
+ACTIVE = ("pending", *UNDER_WAY)
 
 
 class Rollout(models.Model):
@@ -39,15 +40,13 @@ class Rollout(models.Model):
     ending = models.CharField(max_length=12, blank=True, default="")  # what ROLLING_BACK ends as
     step = models.PositiveIntegerField(default=0)
     weight_percent = models.FloatField(default=0)
-    weight_changed_at = models.DateTimeField(null=True, blank=True)
     step_entered_at = models.DateTimeField(null=True, blank=True)
     state_entered_at = models.DateTimeField(default=timezone.now)
-    inconclusive_since = models.DateTimeField(null=True, blank=True)
-    paused_from = models.CharField(max_length=12, blank=True, default="")
     reason = models.TextField(blank=True, default="")
+    trouble = models.TextField(blank=True, default="")  # the fleet's last refusal, until it obeys
     judge = models.JSONField(default=dict)  # serialised judge state
     gates = models.JSONField(default=list)  # latest verdict of each gate
-    router_counts = models.JSONField(default=dict)  # last router counters, for deltas
+    sources = models.JSONField(default=dict)  # how far each source of evidence was read: see rollout.evidence
     revision = models.PositiveBigIntegerField(default=0)
     leased_until = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(default=timezone.now)
@@ -56,8 +55,11 @@ class Rollout(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["route"], condition=Q(state__in=ACTIVE), name="one_active_rollout_per_route"
-            )
+                fields=["route"], condition=Q(state__in=UNDER_WAY), name="one_rollout_under_way_per_route"
+            ),
+            models.UniqueConstraint(
+                fields=["route"], condition=Q(state="pending"), name="one_rollout_pending_per_route"
+            ),
         ]
         indexes = [models.Index(fields=["-started_at"], name="rollout_latest")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 class DriverError(Exception):
@@ -48,10 +48,10 @@ class ArmCounts:
 
 @dataclass(frozen=True)
 class RouterCounts:
-    """Both arms at one moment. `epoch` changes when the counters start again (a router restarted)."""
+    """Both arms at one moment. The counters count since `began` (±1 s): a router restart begins again."""
 
     at: float  # unix seconds
-    epoch: str
+    began: float  # unix seconds
     canary: ArmCounts
     stable: ArmCounts
 
@@ -73,6 +73,10 @@ class Driver(Protocol):
 
     def observed_weight(self, route: RouteSpec) -> float | None:
         """The canary slot's share that the router really applies; None when it cannot be observed."""
+        ...
+
+    def check(self) -> dict[str, Any]:
+        """What the fleet says of itself, for people; reads only."""
         ...
 
     def release(self, model: str, slot: str) -> None:

@@ -1,0 +1,236 @@
+"""Traffic through Envoy: weights and clusters by watched files (RDS, CDS), counts from its admin interface.
+
+Files are read, changed and replaced under a lock in their directory, so several workers may move several routes;
+Envoy sees a change within milliseconds, and after a restart it serves the last files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from controlplane import outbound
+from rollout import envoy_routes
+from rollout.drivers.base import ArmCounts, Bundle, DriverError, RouterCounts, RouteSpec
+from rollout.envoy_routes import Json, Server, Split
+from rollout.triton import TritonSlot
+
+ASK_SECONDS = 2.0
+SLOTS = ("a", "b")
+
+
+@dataclass(frozen=True)
+class EnvoyConfig:
+    """A fleet's config: where Envoy watches, where it answers, and the two slots."""
+
+    directory: Path
+    admin_urls: tuple[str, ...]
+    protocol: str
+    fallback: bool
+    timeout_seconds: float
+    servers: Mapping[str, Server]
+    slots: Mapping[str, TritonSlot]
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> EnvoyConfig:
+        """Read and check a fleet's config. Raises ValueError("<field>: …")."""
+        known = {"directory", "admin_urls", "protocol", "fallback", "timeout_seconds", "slots", "server_note"}
+        for name in config:
+            if name not in known:
+                raise ValueError(f"{name}: unknown; known are {', '.join(sorted(known))}")
+        directory = config.get("directory")
+        if not isinstance(directory, str) or not Path(directory).is_absolute():
+            raise ValueError("directory: the absolute path of the folder that Envoy watches is needed")
+        admin_urls = config.get("admin_urls")
+        if (
+            not isinstance(admin_urls, list)
+            or not admin_urls
+            or not all(isinstance(u, str) for u in admin_urls)
+        ):
+            raise ValueError("admin_urls: a list of at least one URL of Envoy's admin interface is needed")
+        protocol = config.get("protocol", "http")
+        if protocol not in ("http", "grpc"):
+            raise ValueError(f"protocol: {protocol!r} is neither http nor grpc")
+        timeout = config.get("timeout_seconds", 5.0)
+        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0.1 <= timeout <= 300:
+            raise ValueError("timeout_seconds: a number from 0.1 to 300 is needed")
+        servers, slots = _parse_slots(config.get("slots"), protocol)
+        fallback = config.get("fallback", True)
+        if not isinstance(fallback, bool):
+            raise ValueError("fallback: true or false is needed")
+        urls = tuple(url.rstrip("/") for url in admin_urls)
+        return cls(Path(directory), urls, protocol, fallback, float(timeout), servers, slots)
+
+
+def _parse_slots(slots: object, protocol: str) -> tuple[dict[str, Server], dict[str, TritonSlot]]:
+    if not isinstance(slots, dict) or set(slots) != set(SLOTS):
+        raise ValueError("slots: exactly the slots a and b are needed")
+    servers, loaders = {}, {}
+    for name in SLOTS:
+        slot = slots[name]
+        if not isinstance(slot, dict) or not isinstance(slot.get("url"), str):
+            raise ValueError(f"slots/{name}/url: http://host:port of the slot's model server is needed")
+        if protocol == "grpc" and not isinstance(slot.get("grpc_url"), str):
+            raise ValueError(f"slots/{name}/grpc_url: host:port is needed with protocol grpc")
+        try:
+            servers[name] = Server.parse(slot["url"], slot.get("grpc_url") if protocol == "grpc" else None)
+        except ValueError as err:
+            raise ValueError(f"slots/{name}: {err}") from None
+        repository = slot.get("repository")
+        loaders[name] = TritonSlot(slot["url"].rstrip("/"), Path(repository) if repository else None)
+    return servers, loaders
+
+
+class EnvoyDriver:
+    """One fleet behind one or more Envoys that watch the same files."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Raises ValueError("<field>: …") for a bad config."""
+        self.config = EnvoyConfig.parse(config)
+
+    def check(self) -> dict[str, Any]:
+        """Read-only: what Envoy and the servers say of themselves. Raises DriverError."""
+        envoys = [json.loads(self._admin(url, "/server_info"))["version"] for url in self.config.admin_urls]
+        return {"envoys": envoys, "directory_exists": self.config.directory.is_dir()}
+
+    def prepare(self, bundle: Bundle, slot: str) -> None:
+        self.config.slots[slot].load(bundle)
+
+    def ready(self, bundle: Bundle, slot: str) -> bool:
+        return self.config.slots[slot].serves(bundle)
+
+    def release(self, model: str, slot: str) -> None:
+        self.config.slots[slot].unload(model)
+
+    def set_weight(self, route: RouteSpec, percent: float) -> None:
+        """Write the route's split (and its clusters, when they changed) for Envoy to pick up."""
+        if not 0 <= percent <= 100:
+            raise DriverError(f"weight {percent} is outside 0–100", retry=False)
+        split = Split(route.model, route.stable_slot, percent)
+        config = self.config
+        clusters = envoy_routes.clusters(route.model, config.servers, config.fallback)
+        routes = envoy_routes.routes(split, protocol=config.protocol, timeout_seconds=config.timeout_seconds)
+        try:
+            with self._locked():
+                self._replace(
+                    "clusters.json", route.model, clusters, _clusters_by_model, envoy_routes.cluster_discovery
+                )
+                self._replace(
+                    "routes.json", route.model, routes, _routes_by_model, envoy_routes.route_configuration
+                )
+        except OSError as err:
+            raise DriverError(f"cannot write Envoy's files in {config.directory}: {err}") from err
+
+    def observed_weight(self, route: RouteSpec) -> float | None:
+        """The canary slot's share in the configuration that every Envoy reports; None while they differ."""
+        seen = {self._observed(url, route) for url in self.config.admin_urls}
+        return seen.pop() if len(seen) == 1 else None
+
+    def _observed(self, url: str, route: RouteSpec) -> float | None:
+        dump = json.loads(self._admin(url, "/config_dump?resource=dynamic_route_configs"))
+        for entry in dump.get("configs", []):
+            if "error_state" in entry:
+                raise DriverError(
+                    f"Envoy at {url} rejected the routes: {entry['error_state'].get('details', '')[:300]}"
+                )
+            config = entry.get("route_config", {})
+            if config.get("name") == envoy_routes.ROUTE_CONFIG:
+                split = envoy_routes.split_of(config, route.model)
+                if split is None:
+                    return None
+                return split.percent if split.stable_slot == route.stable_slot else 100 - split.percent
+        return None
+
+    def router_counts(self, route: RouteSpec) -> RouterCounts:
+        """Assigned requests and failed first attempts of both arms, added over the fleet's Envoys.
+
+        A first attempt is good when the arm's own server answered it well (`rq_success` of the endpoint in the
+        cluster that only this arm uses); everything else that the split assigned failed: 5xx, timeouts, resets,
+        closed ports, and what went straight to the fallback because the server was ejected.
+        """
+        at = time.time()
+        arms = {"canary": [0, 0], "stable": [0, 0]}
+        began = 0.0
+        for url in self.config.admin_urls:
+            # Assigned first: a request that completes between the two reads can then only look good, never failed.
+            assigned = self._stats(
+                url, r"^(server\.uptime$|cluster\.%s/.-then-.\.external\.upstream_rq_completed$)", route
+            )
+            good = self._stats(url, r"^cluster\.%s/.-then-./1\.endpoint\..*\.rq_success$", route)
+            began = max(began, at - assigned.get("server.uptime", 0))
+            for role, slot in (("canary", route.canary_slot), ("stable", route.stable_slot)):
+                arm = f"cluster.{envoy_routes.arm_cluster(route.model, slot)}"
+                own = f"cluster.{envoy_routes.own_cluster(route.model, slot)}.endpoint."
+                n = assigned.get(f"{arm}.external.upstream_rq_completed", 0)
+                well = sum(value for name, value in good.items() if name.startswith(own))
+                arms[role][0] += n
+                arms[role][1] += max(0, n - well)
+        return RouterCounts(at, began, ArmCounts(*arms["canary"]), ArmCounts(*arms["stable"]))
+
+    def _stats(self, url: str, pattern: str, route: RouteSpec) -> dict[str, int]:
+        regex = pattern % re.escape(route.model)
+        lines = self._admin(url, "/stats", {"filter": regex}).splitlines()
+        pairs = (line.rsplit(": ", 1) for line in lines if ": " in line)
+        return {name: int(value) for name, value in pairs}
+
+    def _admin(self, url: str, path: str, query: Mapping[str, str] | None = None) -> str:
+        try:
+            answer = outbound.fleet_get(url + path + (f"?{urlencode(query)}" if query else ""), ASK_SECONDS)
+        except outbound.OutboundError as err:
+            raise DriverError(f"Envoy's admin interface at {url} does not answer: {err}") from err
+        if answer.status != 200:
+            raise DriverError(
+                f"Envoy's admin interface at {url}{path} answered {answer.status}: {answer.text[:200]}"
+            )
+        return answer.text
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The directory's lock. The file stays: removing it would let two holders in."""
+        self.config.directory.mkdir(parents=True, exist_ok=True)
+        with (self.config.directory / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _replace(self, name: str, model: str, part: list[Json], read: Any, build: Any) -> None:
+        """Change one model's part of a file; Envoy watches the directory and takes atomic renames only."""
+        path = self.config.directory / name
+        old = path.read_bytes() if path.exists() else b""
+        by_model = read(json.loads(old)) if old else {}
+        by_model[model] = part
+        version = hashlib.sha256(json.dumps(by_model, sort_keys=True).encode()).hexdigest()[:16]
+        new = json.dumps(build(by_model, version), indent=1).encode()
+        if new == old:
+            return
+        incoming = path.with_name(f".{name}.{os.getpid()}")
+        with incoming.open("wb") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        incoming.rename(path)
+
+
+def _clusters_by_model(file: Json) -> dict[str, list[Json]]:
+    found: dict[str, list[Json]] = {}
+    for cluster in file["resources"]:
+        found.setdefault(cluster["name"].split("/")[0], []).append(cluster)
+    return found
+
+
+def _routes_by_model(file: Json) -> dict[str, list[Json]]:
+    found: dict[str, list[Json]] = {}
+    for resource in file["resources"]:
+        for host in resource["virtual_hosts"]:
+            for route in host["routes"]:
+                found.setdefault(route["name"].split("/")[0], []).append(route)
+    return found

@@ -1,0 +1,157 @@
+"""How is a decision stored? Position, log, roles, alerts and audit in one transaction, guarded by the revision."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+
+from controlplane import alerts
+from controlplane.models import Alert, Route, Severity, Slot
+from rollout.gates.base import GateVerdict
+from rollout.models import Rollout, RolloutEvent
+from rollout.phases import TERMINAL, Phase, Position
+from rollout.plan import load as load_plan
+
+
+def utc(seconds: float) -> datetime:
+    """An aware datetime from unix seconds."""
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def position(rollout: Rollout) -> Position:
+    """Where the rollout stands, as phases.py reads it."""
+    return Position(
+        phase=Phase(rollout.state),
+        step=rollout.step,
+        weight_percent=rollout.weight_percent,
+        entered_at=rollout.state_entered_at,
+        step_entered_at=rollout.step_entered_at or rollout.started_at,
+        ending=Phase(rollout.ending) if rollout.ending else None,
+        promoted_roles=rollout.route.stable_id == rollout.version_id,
+        reason=rollout.reason,
+    )
+
+
+def save(
+    rollout: Rollout,
+    before: Position,
+    after: Position,
+    *,
+    now: datetime,
+    columns: dict[str, Any],
+    actor: str = "davy",
+) -> bool:
+    """Store `after` where the revision is still the one that was read; call inside a transaction.
+
+    Writes the rollout, its log line when something an operator cares about changed, the route's roles and wanted
+    weight, and the alerts. False (and nothing written) when somebody else acted first.
+    """
+    moved = (before.phase, before.step, before.weight_percent) != (
+        after.phase,
+        after.step,
+        after.weight_percent,
+    )
+    row = {
+        "state": after.phase,
+        "ending": after.ending or "",
+        "step": after.step,
+        "weight_percent": after.weight_percent,
+        "state_entered_at": after.entered_at,
+        "step_entered_at": after.step_entered_at,
+        "reason": after.reason,
+        "ended_at": now if after.phase in TERMINAL else None,
+        "revision": rollout.revision + 1,
+        **columns,
+    }
+    if not Rollout.objects.filter(pk=rollout.pk, revision=rollout.revision).update(**row):
+        return False
+    if moved:
+        _log(rollout, after, now, actor)
+        _set_route(rollout, before, after, now)
+        _tell(rollout, before, after, now, actor)
+    return True
+
+
+def _log(rollout: Rollout, after: Position, now: datetime, actor: str) -> None:
+    RolloutEvent.objects.create(
+        rollout=rollout,
+        at=now,
+        kind="state",
+        state=after.phase,
+        step=after.step,
+        weight_percent=after.weight_percent,
+        actor=actor,
+        reason=after.reason,
+    )
+
+
+def _set_route(rollout: Rollout, before: Position, after: Position, now: datetime) -> None:
+    """The route's wanted weight; and its roles, when a promotion swaps them or a rollback swaps them back."""
+    route = rollout.route
+    changes: dict[str, Any] = {"weight_percent": after.weight_percent if after.phase not in TERMINAL else 0}
+    if after.promoted_roles and not before.promoted_roles:
+        changes |= {"stable": rollout.version, "canary": None, "cache_epoch": route.cache_epoch + 1}
+        if route.stable_id is not None:
+            warm = timedelta(seconds=load_plan(rollout.plan).keep_warm_seconds)
+            changes |= {
+                "stable_slot": Slot(route.stable_slot).other,
+                "previous": route.stable,
+                "keep_warm_until": now + warm,
+            }
+    elif before.promoted_roles and not after.promoted_roles and rollout.stable is not None:
+        changes |= {
+            "stable": rollout.stable,
+            "stable_slot": Slot(route.stable_slot).other,
+            "canary": rollout.version,
+            "previous": None,
+            "keep_warm_until": None,
+            "cache_epoch": route.cache_epoch + 1,
+        }
+    Route.objects.filter(pk=route.pk).update(**changes)
+
+
+def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, actor: str) -> None:
+    """Open and close the route's alerts. One sentence: what, since when, which version, what Davy did, what next."""
+    model, fleet = rollout.route.model.name, rollout.route.fleet.name
+    held, rolled_back = f"rollout/held/{model}/{fleet}", f"rollout/rolled-back/{model}/{fleet}"
+    page = f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}"
+    if after.phase is Phase.HELD:
+        text = (
+            f"{rollout.version} is held at {after.weight_percent:g} % on {fleet} since {now:%H:%M:%S} UTC: "
+        )
+        _open(
+            held,
+            rollout,
+            Severity.WARNING,
+            f"{text}{after.reason}; restore its telemetry or abort it: {page}",
+            now,
+        )
+    elif before.phase is Phase.HELD:
+        alerts.resolve(held, resolution=f"rollout {rollout.pk} is {after.phase}: {after.reason}", now=now)
+    if after.phase is Phase.ROLLING_BACK and after.ending is Phase.ROLLED_BACK and actor == "davy":
+        text = f"{rollout.version} was rolled back on {fleet} at {now:%H:%M:%S} UTC from {before.weight_percent:g} %: "
+        back = f"{rollout.stable} gets all traffic again" if rollout.stable else "no version gets traffic"
+        _open(rolled_back, rollout, Severity.ERROR, f"{text}{after.reason}; {back}; see {page}", now)
+    if after.phase is Phase.PROMOTED:
+        alerts.resolve(rolled_back, resolution=f"{rollout.version} was promoted", now=now)
+
+
+def _open(cause: str, rollout: Rollout, severity: Severity, summary: str, now: datetime) -> Alert:
+    return alerts.open(
+        cause,
+        severity=severity,
+        summary=summary,
+        now=now,
+        detail={"rollout": rollout.pk},
+        model=rollout.route.model,
+        version=rollout.version,
+        fleet=rollout.route.fleet,
+    )
+
+
+def verdict_json(verdict: GateVerdict) -> dict[str, Any]:
+    """A gate's verdict as REST and the pages show it."""
+    return asdict(verdict)

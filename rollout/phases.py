@@ -1,0 +1,254 @@
+"""Given where a rollout stands and what is seen now, what happens next? The state machine. PURE.
+
+Silence never promotes: every way forward needs a PASS of each required gate, a ready canary and an observed weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from rollout.gates.base import GateVerdict, Verdict
+from rollout.plan import Plan
+
+
+class Phase(StrEnum):
+    """The states of a rollout (api.md)."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    HELD = "held"
+    PROMOTING = "promoting"
+    WATCHING = "watching"
+    PROMOTED = "promoted"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+
+
+TERMINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED, Phase.SUPERSEDED, Phase.FAILED})
+JUDGED = frozenset({Phase.RUNNING, Phase.PAUSED, Phase.HELD})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a rollout stands. `promoted_roles` is true once the new version is the route's stable one."""
+
+    phase: Phase
+    step: int
+    weight_percent: float
+    entered_at: datetime  # of the phase
+    step_entered_at: datetime
+    ending: Phase | None = None  # what ROLLING_BACK ends as
+    promoted_roles: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one tick saw. `observed_percent` is of the canary slot under the route's present roles."""
+
+    now: datetime
+    canary_ready: bool
+    observed_percent: float | None
+    first_version: bool = False  # the route has no stable version: there is nothing to compare with
+    blocked_by: str = ""  # another rollout of the route that is not over yet
+    trouble: str = ""  # the driver's error
+    failed: GateVerdict | None = None
+    gates: tuple[GateVerdict, ...] = ()
+    last_evidence_at: datetime | None = None  # of the required gate that has been silent longest
+    silent_gate: str = ""
+    outage: str = ""  # in WATCHING: the new version fails outright and the old one is ready
+
+
+def decide(plan: Plan, at: Position, seen: Seen) -> Position:
+    """The next position; the same object when nothing changes. Every change carries a reason for 3 a.m."""
+    match at.phase:
+        case Phase.PENDING:
+            return _pending(plan, at, seen)
+        case Phase.RUNNING | Phase.HELD | Phase.PAUSED:
+            return _judged(plan, at, seen)
+        case Phase.PROMOTING:
+            return _promoting(plan, at, seen)
+        case Phase.WATCHING:
+            return _watching(plan, at, seen)
+        case Phase.ROLLING_BACK:
+            return _rolling_back(at, seen)
+        case _:
+            return at
+
+
+def _to(at: Position, phase: Phase, now: datetime, reason: str, **changes: object) -> Position:
+    return replace(at, phase=phase, entered_at=now, reason=reason, **changes)  # type: ignore[arg-type]
+
+
+def _say(at: Position, reason: str) -> Position:
+    return at if at.reason == reason else replace(at, reason=reason)
+
+
+def _pending(plan: Plan, at: Position, seen: Seen) -> Position:
+    if seen.blocked_by:
+        return _say(at, f"waits for {seen.blocked_by} to be over")
+    if not seen.canary_ready:
+        waiting = seen.trouble or "the slot is loading the version"
+        return _say(at, f"waits at weight 0 until the version is ready: {waiting}")
+    if seen.first_version:
+        reason = (
+            "first version of this route: goes live without analysis, there is nothing to compare it with"
+        )
+        return _to(at, Phase.PROMOTING, seen.now, reason, promoted_roles=True)
+    weight = plan.steps[0].weight_percent
+    reason = f"the version is ready: step 1 of {len(plan.steps)} at {weight:g} %"
+    return _to(at, Phase.RUNNING, seen.now, reason, step=0, weight_percent=weight, step_entered_at=seen.now)
+
+
+def _judged(plan: Plan, at: Position, seen: Seen) -> Position:
+    if seen.failed is not None:
+        return roll_back(at, seen.now, f"{seen.failed.name} failed: {seen.failed.reason}", Phase.ROLLED_BACK)
+    if at.phase is Phase.PAUSED:
+        return at
+    waiting = _what_is_missing(plan, at, seen)
+    if not waiting:
+        return advance(plan, at, seen.now, f"every gate passed at {at.weight_percent:g} %")
+    stuck = _stuck_reason(plan, at, seen)
+    if stuck and plan.on_silence == "rollback":
+        return roll_back(at, seen.now, f"{stuck}; the plan rolls back on silence", Phase.ROLLED_BACK)
+    if stuck:
+        if at.phase is Phase.HELD:
+            return _say(at, stuck)
+        return _to(at, Phase.HELD, seen.now, stuck)
+    if at.phase is Phase.HELD:
+        return _to(at, Phase.RUNNING, seen.now, f"goes on: {waiting}")
+    return _say(at, waiting)
+
+
+def _what_is_missing(plan: Plan, at: Position, seen: Seen) -> str:
+    """Why the step cannot be left now; empty when it can."""
+    if seen.trouble:
+        return seen.trouble
+    if not seen.canary_ready:
+        return "the canary slot is not ready; its share falls back to stable"
+    if seen.observed_percent is None or abs(seen.observed_percent - at.weight_percent) > 0.01:
+        shown = "unconfirmed" if seen.observed_percent is None else f"{seen.observed_percent:g} %"
+        return f"asked for {at.weight_percent:g} %, observed {shown}"
+    open_gates = [
+        g.name for g in seen.gates if g.required and not g.dry_run and g.verdict is not Verdict.PASS
+    ]
+    required = [g for g in seen.gates if g.required and not g.dry_run]
+    if open_gates or not required:
+        return (
+            f"step {at.step + 1} at {at.weight_percent:g} %: waits for {', '.join(open_gates) or 'evidence'}"
+        )
+    left = plan.steps[at.step].dwell_seconds - (seen.now - at.step_entered_at).total_seconds()
+    if left > 0:
+        return (
+            f"step {at.step + 1} at {at.weight_percent:g} %: every gate passed, dwell has {left:.0f} s left"
+        )
+    return ""
+
+
+def _stuck_reason(plan: Plan, at: Position, seen: Seen) -> str:
+    """Why the rollout has waited longer than its patience; empty while it has not."""
+    since = max(filter(None, (at.step_entered_at, seen.last_evidence_at)))
+    if at.phase is not Phase.HELD:
+        since = max(since, at.entered_at)
+    if seen.now - since <= timedelta(seconds=plan.patience_seconds):
+        return ""
+    silent = f"no evidence for {seen.silent_gate}" if seen.silent_gate else "no evidence"
+    because = seen.trouble or ("" if seen.canary_ready else "the canary slot is not ready")
+    return f"{silent} since {since:%H:%M:%S} UTC; held at {at.weight_percent:g} %" + (
+        f": {because}" if because else ""
+    )
+
+
+def advance(plan: Plan, at: Position, now: datetime, reason: str) -> Position:
+    """To the next step, or to promotion after the last."""
+    if at.step + 1 == len(plan.steps):
+        return promote(at, now, f"{reason}: promoting")
+    weight = plan.steps[at.step + 1].weight_percent
+    reason = f"{reason}: step {at.step + 2} of {len(plan.steps)} at {weight:g} %"
+    return _to(at, Phase.RUNNING, now, reason, step=at.step + 1, weight_percent=weight, step_entered_at=now)
+
+
+def promote(at: Position, now: datetime, reason: str) -> Position:
+    """All traffic to the canary slot first; roles swap once that is observed."""
+    return _to(at, Phase.PROMOTING, now, reason, weight_percent=100.0)
+
+
+def _promoting(plan: Plan, at: Position, seen: Seen) -> Position:
+    if seen.trouble:
+        return _say(at, f"promoting: {seen.trouble}")
+    if seen.observed_percent is None or abs(seen.observed_percent - at.weight_percent) > 0.01:
+        return at
+    if seen.first_version or at.promoted_roles:
+        return _to(at, Phase.PROMOTED, seen.now, at.reason)
+    if not seen.canary_ready:
+        return _say(at, "promoting: the new version's slot is not ready; the old version stays stable")
+    watch = f"all traffic observed on the new version; watched for {plan.watch_seconds:g} s"
+    return _to(at, Phase.WATCHING, seen.now, watch, promoted_roles=True, weight_percent=0.0)
+
+
+def _watching(plan: Plan, at: Position, seen: Seen) -> Position:
+    if seen.outage:
+        return roll_back(at, seen.now, seen.outage, Phase.ROLLED_BACK)
+    if seen.now - at.entered_at >= timedelta(seconds=plan.watch_seconds):
+        return _to(at, Phase.PROMOTED, seen.now, f"promoted; {plan.watch_seconds:g} s of watching are over")
+    return at
+
+
+def roll_back(at: Position, now: datetime, reason: str, ending: Phase) -> Position:
+    """Weight 0 at once, whatever else is true; after a promotion the roles swap back. Ends once 0 is observed."""
+    return _to(at, Phase.ROLLING_BACK, now, reason, ending=ending, weight_percent=0.0, promoted_roles=False)
+
+
+def _rolling_back(at: Position, seen: Seen) -> Position:
+    if seen.observed_percent is not None and abs(seen.observed_percent) < 0.01:
+        return _to(at, at.ending or Phase.ROLLED_BACK, seen.now, at.reason)
+    return at
+
+
+class CommandRefusedError(ValueError):
+    """A person's command that makes no sense where the rollout stands."""
+
+
+def command(plan: Plan, at: Position, name: str, now: datetime, reason: str) -> Position:
+    """What a person's command does. Abort is always allowed and beats a promotion in flight.
+
+    Raises CommandRefusedError. Repeating a command changes nothing.
+    """
+    if at.phase in TERMINAL:
+        if name == "abort" or (name == "rollback" and at.phase is Phase.ROLLED_BACK):
+            return at
+        raise CommandRefusedError(f"the rollout is over ({at.phase}); start another")
+    match name:
+        case "abort" | "rollback":
+            if at.phase is Phase.ROLLING_BACK:
+                return at
+            ending = Phase.ABORTED if name == "abort" else Phase.ROLLED_BACK
+            return roll_back(at, now, reason, ending)
+        case "pause" if at.phase in JUDGED:
+            return at if at.phase is Phase.PAUSED else _to(at, Phase.PAUSED, now, f"paused: {reason}")
+        case "resume" if at.phase in JUDGED:
+            return at if at.phase is not Phase.PAUSED else _to(at, Phase.RUNNING, now, f"resumed: {reason}")
+        case "promote" if at.phase in JUDGED:
+            return promote(at, now, f"promoted by a person: {reason}")
+        case "promote" if at.phase in (Phase.PROMOTING, Phase.WATCHING):
+            return at
+    raise CommandRefusedError(f"cannot {name} while {at.phase}")
+
+
+def supersede(at: Position, now: datetime, reason: str) -> Position:
+    """Make way for another version: weight 0 first; one that is only watched is promoted, a pending one just ends."""
+    match at.phase:
+        case Phase.PENDING:
+            return _to(at, Phase.SUPERSEDED, now, reason)
+        case Phase.WATCHING:
+            return _to(at, Phase.PROMOTED, now, f"promoted; the watch was closed: {reason}")
+        case Phase.ROLLING_BACK:
+            return at
+        case _:
+            return roll_back(at, now, reason, Phase.SUPERSEDED)

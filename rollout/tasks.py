@@ -1,0 +1,39 @@
+"""The timers' side of rollouts: find what is due and do it. Every task is safe to run twice."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.db.models import Q
+from django.utils import timezone
+
+from rollout import commands
+from rollout import tick as ticking
+from rollout import upkeep as keeping
+from rollout.models import ACTIVE, Rollout
+
+
+@shared_task(name="rollout.tasks.tick_due")
+def tick_due() -> None:
+    """Nudge every rollout that is not over and that no worker holds."""
+    now = timezone.now()
+    free = Q(leased_until__isnull=True) | Q(leased_until__lt=now)
+    for pk in Rollout.objects.filter(free, state__in=ACTIVE).values_list("pk", flat=True):
+        tick_one.apply_async((pk,), expires=5)
+
+
+@shared_task(name="rollout.tasks.tick_one")
+def tick_one(rollout_id: int) -> None:
+    """One tick of one rollout."""
+    ticking.tick(rollout_id, timezone.now())
+
+
+@shared_task(name="rollout.tasks.start_requested")
+def start_requested() -> None:
+    """Start rollouts that registrations asked for."""
+    commands.start_requested(timezone.now())
+
+
+@shared_task(name="rollout.tasks.upkeep")
+def upkeep() -> None:
+    """Look after idle routes."""
+    keeping.keep(timezone.now())

@@ -1,0 +1,193 @@
+"""Where does a rollout stand, why, and what can a person do about it? The pages about rollouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import F
+from django.db.models.functions import Mod
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+
+from controlplane.problems import Problem
+from controlplane.views import act, live, may, person, reason_of, signed_in
+from rollout import commands
+from rollout.models import Evidence, Rollout, RolloutEvent
+
+ROLLOUTS_SHOWN = 100
+POINTS_SHOWN = 1500  # of the evidence chart; longer rollouts are thinned
+EVENTS_SHOWN = 200
+PROMOTE_AT = math.log(20)  # a gate passes at e ≥ 20
+STOPPED = ("rolling_back", "rolled_back", "aborted", "superseded", "failed")
+AFTER_STEPS = ("promoting", "watching", "promoted")
+COMMANDS = {  # what makes sense in which state; phases.command has the last word
+    "pending": ("abort",),
+    "running": ("promote", "pause", "abort", "rollback"),
+    "held": ("promote", "pause", "abort", "rollback"),
+    "paused": ("resume", "promote", "abort", "rollback"),
+    "promoting": ("abort", "rollback"),
+    "watching": ("abort", "rollback"),
+}
+WORDS = {"promote": "Promote", "pause": "Pause", "resume": "Resume", "abort": "Abort", "rollback": "Roll back"}
+ICONS = {"promote": "up", "pause": "pause", "resume": "play", "abort": "stop", "rollback": "undo"}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop of the timeline; `status` is done, now, stopped or ahead."""
+
+    name: str
+    note: str
+    status: str
+    icon: str
+    reached_at: datetime | None
+
+
+@signed_in
+def rollout_list(request: HttpRequest) -> HttpResponse:
+    """The latest rollouts, those that are not over first; ?state= shows one state."""
+    state = request.GET.get("state", "")
+    found = Rollout.objects.select_related("version__model", "stable", "route__fleet", "route__model")
+    found = found.defer("judge", "plan", "gates").order_by(F("ended_at").desc(nulls_first=True), "-id")
+    if state in Rollout.State.values:
+        found = found.filter(state=state)
+    context = {"rollouts": found[:ROLLOUTS_SHOWN], "state": state, "states": Rollout.State.choices}
+    return live(request, "rollout/list.html", "rollout/_list.html", context)
+
+
+@signed_in
+def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """One rollout: state and reason, weights, timeline, gates, evidence, log, and what may be done."""
+    rollout = get_object_or_404(
+        Rollout.objects.select_related("version__model", "stable", "route__fleet", "route__model").defer("judge"),
+        pk=pk,
+    )
+    events = list(rollout.events.order_by("-id")[:EVENTS_SHOWN])
+    line = -math.log(rollout.plan.get("alpha", 0.01))
+    evidence = series(_points(rollout), rollout.plan.get("gates", []))
+    context = {
+        "rollout": rollout,
+        "timeline": timeline(rollout, events),
+        "events": events,
+        "rollback_line": line,
+        "promote_line": PROMOTE_AT,
+        "acts": [(name, WORDS[name], ICONS[name]) for name in COMMANDS.get(rollout.state, ())],
+        "may_act": may(request, "deploy"),
+        "latest_log_e": evidence["combined"][-1][1] if evidence["combined"] else None,
+        "evidence": {
+            **evidence,
+            "rollback_line": line,
+            "promote_line": PROMOTE_AT,
+            "events": [
+                [_milliseconds(event.at), f"{event.weight_percent:g} %" if event.state == "running" else event.state]
+                for event in reversed(events)
+            ],
+        },
+    }
+    return live(request, "rollout/detail.html", "rollout/_detail.html", context)
+
+
+@act("deploy")
+def rollout_act(request: HttpRequest, pk: int) -> HttpResponse:
+    """Promote, pause, resume, abort or roll back, with a reason; then show the rollout again."""
+    command = request.POST.get("command", "")
+    try:
+        commands.act(pk, command, actor=person(request).username, reason=reason_of(request), now=timezone.now())
+        messages.success(request, f"{WORDS.get(command, command)}: done, and written to the log.")
+    except Problem as problem:
+        messages.error(request, problem.detail)
+    return redirect("rollout", pk=pk)
+
+
+def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
+    """The plan's steps, then promotion and watch, each with what has become of it."""
+    steps: Sequence[Mapping[str, Any]] = rollout.plan.get("steps", [])
+    reached: dict[object, datetime] = {}
+    for event in events:  # latest first: the earliest of each remains
+        key = event.state if event.state in AFTER_STEPS else event.step if event.state == "running" else None
+        reached[key] = event.at
+    at = _current_stop(rollout, len(steps))
+    names = [(f"{step['weight_percent']:g} %", f"at least {step['dwell_seconds']:g} s", i) for i, step in enumerate(steps)]
+    watch = rollout.plan.get("watch_seconds")
+    places: list[tuple[str, str, object]] = [
+        *names,
+        ("100 %", "roles swap", "promoting"),
+        ("Watch", f"{watch:g} s" if isinstance(watch, int | float) else "old version kept warm", "watching"),
+    ]
+    stops = []
+    for index, (name, note, key) in enumerate(places):
+        status = _status(rollout.state, index, at)
+        stops.append(Stop(name, note, status, _icon(status, rollout.state), reached.get(key)))
+    return stops
+
+
+def _current_stop(rollout: Rollout, steps: int) -> int:
+    places = {"pending": -1, "promoting": steps, "watching": steps + 1, "promoted": steps + 2}
+    return places.get(rollout.state, rollout.step)
+
+
+def _status(state: str, index: int, at: int) -> str:
+    if index < at:
+        return "done"
+    if index > at:
+        return "ahead"
+    return "stopped" if state in STOPPED else "now"
+
+
+def _icon(status: str, state: str) -> str:
+    if status == "now":
+        return {"paused": "pause", "held": "hourglass", "watching": "eye", "promoting": "up"}.get(state, "play")
+    return {"done": "check", "stopped": "undo", "ahead": "dots"}[status]
+
+
+def _points(rollout: Rollout) -> Iterable[tuple[str, datetime, Any]]:
+    """(gate, end, log e) in the order of the evidence, thinned to about POINTS_SHOWN rows."""
+    rows = Evidence.objects.filter(rollout=rollout).order_by("id")
+    every = math.ceil(rows.count() / POINTS_SHOWN)
+    if every > 1:
+        rows = rows.annotate(place=Mod("id", every)).filter(place=0)
+    return rows.values_list("gate", "end", "log_e")
+
+
+def series(points: Iterable[tuple[str, datetime, Any]], gates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the evidence chart draws: per gate log e against and for the canary, and all gates combined.
+
+    Combined is log Σ w·e with the plan's weights normalised over the gates that count (judge.md rule 10); a gate
+    without evidence counts as e = 1.
+    """
+    weights = {gate["name"]: float(gate.get("weight", 1)) for gate in gates if not gate.get("dry_run")}
+    whole = sum(weights.values())
+    latest = dict.fromkeys(weights, 0.0)
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    combined: list[list[float]] = []
+    for gate, end, log_e in points:
+        against, in_favour = _both(log_e)
+        at = _milliseconds(end)
+        lines = found.setdefault(gate, {"fail": [], "pass": []})
+        if against is not None:
+            lines["fail"].append([at, round(against, 4)])
+        if in_favour is not None:
+            lines["pass"].append([at, round(in_favour, 4)])
+        if gate in latest and against is not None:
+            latest[gate] = against
+            combined.append([at, round(_combine(latest, weights, whole), 4)])
+    return {"gates": [{"name": name, **lines} for name, lines in found.items()], "combined": combined}
+
+
+def _combine(log_e: Mapping[str, float], weights: Mapping[str, float], whole: float) -> float:
+    top = max(log_e.values())
+    return top + math.log(sum(weights[name] / whole * math.exp(value - top) for name, value in log_e.items()))
+
+
+def _both(log_e: Any) -> tuple[float | None, float | None]:
+    return log_e.get("fail"), log_e.get("pass")
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
