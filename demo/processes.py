@@ -156,9 +156,13 @@ def images(here: Places, plan: Plan) -> Process:
 
 
 def traffic(here: Places, plan: Plan) -> Process:
-    """Live traffic through Envoy."""
-    python = str(here.fleet_venv / "bin" / "python")
-    return Process("traffic", (python, "-m", "demo.traffic"), after_setup=True)
+    """Live traffic through Envoy, as its control file asks."""
+    command = (
+        *(str(here.fleet_venv / "bin" / "python"), "-m", "demo.traffic"),
+        *("--gateway", plan.gateway_url, "--images", plan.images_url),
+        *("--control", str(here.traffic_control), "--counts", str(here.traffic_counts)),
+    )
+    return Process("traffic", command, after_setup=True)
 
 
 def environment(

@@ -67,8 +67,12 @@ class Supervisor:
 
     def __init__(self, here: Places) -> None:
         self._here = here
-        transport = SupervisorTransport(None, None, serverurl=f"unix://{here.supervisor_socket}")
-        self._rpc: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+    @property
+    def _rpc(self) -> Any:
+        """A fresh connection: one that failed once stays broken."""
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._here.supervisor_socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def launch(self, processes: Sequence[Process], environment: Mapping[str, str]) -> None:
         """Start supervisord with these processes, none of them running yet; return when it answers."""

@@ -273,6 +273,9 @@ def main() -> int:
         print(f"\n{error}", file=sys.stderr, flush=True)
         _stop(here)
         return 1
+    except BaseException:  # a fault of ours must not leave half a system behind
+        _stop(here)
+        raise
     print("stopped from elsewhere")
     return 0
 
