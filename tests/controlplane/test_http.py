@@ -128,7 +128,9 @@ def test_a_list_is_read_page_by_page_without_gaps(api):
     assert second.json()["next"] is None
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=201", "cursor=???", "cursor=W10", "cursor=MQ"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "limit=201", "cursor=???", "cursor=W10", "cursor=MQ"]
+)
 def test_bad_paging_is_a_422_not_a_500(api, query):
     answer = api.get(f"/api/v1/models?{query}")
     assert answer.status_code in ({200, 422} if query == "cursor=MQ" else {422})
