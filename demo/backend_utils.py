@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -69,13 +68,13 @@ def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | N
 
 
 def load_model_code(path: Path) -> ModuleType:
-    """Import a bundle's model.py (each call anew), giving it this module where it asks for Triton's."""
+    """Run a bundle's model.py (each call anew), giving it this module where it asks for Triton's.
+
+    Nothing is written: a __pycache__ inside a bundle would change its digest.
+    """
     sys.modules["triton_python_backend_utils"] = sys.modules[__name__]
-    name = f"davy_bundle_{abs(hash(path.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
+    module = ModuleType(f"davy_bundle_{abs(hash(path.resolve()))}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up by name
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module

@@ -1,6 +1,6 @@
 """What do users send? Live images as V2 requests through the gateway, as a control file asks.
 
-`python -m demo.traffic --gateway URL --images URL --control FILE --counts FILE` runs until SIGTERM or SIGINT.
+`python -m demo.traffic` runs until SIGTERM or SIGINT; `make up` gives the URLs and the folder in the environment.
 The control file is read again whenever it changes:
     {"models": {"products": {"rate": 300, "look": "plain"}}}    rate: requests a second; looks: demo/looks.py
 The counts file is replaced once a second. Arrivals are Poisson and do not wait for answers (open loop).
@@ -294,10 +294,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gateway", required=True, help="URL of the gateway, e.g. http://127.0.0.1:8080")
-    parser.add_argument("--images", required=True, help="URL of demo.images, sent along in x-davy-image")
-    parser.add_argument("--control", required=True, type=Path)
-    parser.add_argument("--counts", required=True, type=Path)
+    var = Path(os.environ.get("DAVY_VAR", "var"))
+    parser.add_argument("--gateway", default=os.environ.get("DAVY_GATEWAY_URL", "http://127.0.0.1:8080"))
+    parser.add_argument("--images", default=os.environ.get("DAVY_IMAGES_URL", ""), help="for x-davy-image")
+    parser.add_argument("--control", type=Path, default=var / "traffic.json")
+    parser.add_argument("--counts", type=Path, default=var / "traffic-counts.json")
     options = parser.parse_args()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
