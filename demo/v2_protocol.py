@@ -78,7 +78,7 @@ def encode(model: str, document: dict[str, Any], response: InferenceResponse) ->
         if asked and tensor.name() not in asked:
             continue
         array = tensor.as_numpy()
-        output = {
+        output: dict[str, Any] = {
             "name": tensor.name(),
             "datatype": V2_TYPES[array.dtype.str[1:]],
             "shape": list(array.shape),

@@ -11,10 +11,14 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+
+if TYPE_CHECKING:
+    from davy.collector import Collector
 
 log = logging.getLogger("davy.demo.model")
 
@@ -104,22 +108,29 @@ class Answered:
         )
 
 
-class Telemetry:
-    """Tells Davy's collector what was answered; without DAVY_URL and DAVY_TOKEN there is none."""
+def make_collector(parameters: dict) -> "Collector | None":
+    """The collector of this version, when DAVY_URL and DAVY_TOKEN are set and the SDK is installed; else None.
 
-    def __init__(self, parameters: dict) -> None:
-        self._collector = None
-        url, token = os.environ.get("DAVY_URL"), os.environ.get("DAVY_TOKEN")
-        names = [parameters.get(key, {}).get("string_value", "") for key in ("davy_model", "davy_version")]
-        if not (url and token and all(names)):
-            return
-        try:
-            from davy.collector import Collector
-        except ImportError as missing:
-            log.warning("no telemetry: %s", missing)
-            return
-        interval_seconds = float(os.environ.get("DAVY_WINDOW_SECONDS", "10"))
-        self._collector = Collector(url, token, *names, reference="fetch", interval_seconds=interval_seconds)
+    parameters: those of config.pbtxt, where davy_model and davy_version say what is served.
+    """
+    url, token = os.environ.get("DAVY_URL"), os.environ.get("DAVY_TOKEN")
+    names = [parameters.get(key, {}).get("string_value", "") for key in ("davy_model", "davy_version")]
+    if not (url and token and all(names)):
+        return None
+    try:
+        from davy.collector import Collector
+    except ImportError as missing:
+        log.warning("no telemetry: %s", missing)
+        return None
+    interval_seconds = float(os.environ.get("DAVY_WINDOW_SECONDS", "10"))
+    return Collector(url, token, *names, reference="fetch", interval_seconds=interval_seconds)
+
+
+class Telemetry:
+    """Tells Davy's collector, where there is one, what was answered."""
+
+    def __init__(self, collector: "Collector | None") -> None:
+        self._collector = collector
 
     def observe(self, answered: list[Answered], started_at: float) -> None:
         """Report a batch; started_at (unix seconds) stands in where the router sent no time of receipt."""
@@ -172,7 +183,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict) -> None:
         self._network = Network(Path(args["model_repository"]) / args["model_version"])
-        self._telemetry = Telemetry(json.loads(args["model_config"]).get("parameters", {}))
+        self._telemetry = Telemetry(make_collector(json.loads(args["model_config"]).get("parameters", {})))
 
     def execute(self, requests: list) -> list:
         started_at = time.time()
