@@ -1,0 +1,20 @@
+"""Which timers drive monitoring? Each loads what is due, decides and saves; all are safe to repeat."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from monitoring import retention, windows
+
+
+@shared_task(name="monitoring.tasks.fold")
+def fold() -> None:
+    """Fold reports and raw predictions into windows."""
+    windows.fold(timezone.now())
+
+
+@shared_task(name="monitoring.tasks.prune")
+def prune() -> None:
+    """Drop what is no longer needed."""
+    retention.prune(timezone.now())
