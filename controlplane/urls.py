@@ -7,10 +7,13 @@ from ninja import NinjaAPI
 
 from controlplane import api, health, http, metrics
 from controlplane.api_docs import PlainDocs
+from labeling import api as labeling_api
+from monitoring import api as monitoring_api
+from rollout import api as rollout_api
 
 rest = NinjaAPI(title="Davy", version=metrics.version(), urls_namespace="api", docs=PlainDocs())
 http.install(rest)
-for router in (api.router,):
+for router in (api.router, monitoring_api.router, rollout_api.router, labeling_api.router):
     rest.add_router("", router)
 
 page_urls: list[URLPattern | URLResolver] = []
