@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import Counter
 from datetime import datetime, timedelta
@@ -17,17 +18,21 @@ from labeling import routing
 from labeling.models import Annotation, Lease, Task
 from monitoring.models import Outcome
 
+logger = logging.getLogger(__name__)
 MAX_BATCHES = 20  # one fill looks at no more than 10,000 predictions; the timer comes again
 
 
 def fill(now: datetime) -> Counter[str]:
-    """Route what nobody has looked at into the queue; safe to repeat. The counts are `route`'s."""
+    """Route what nobody has looked at into the queue; safe to repeat. Counts as `route`; losses are logged."""
     total: Counter[str] = Counter()
     for _ in range(MAX_BATCHES):
         seen = routing.route(now)
         total += seen
         if seen["looked_at"] < routing.BATCH:
             break
+    lost = {reason: n for reason, n in total.items() if reason in routing.LOSSES}
+    if lost:
+        logger.warning("of %d predictions not made into tasks: %s", total["looked_at"], lost)
     return total
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,9 +14,8 @@ from labeling.samplers.base import Candidate, Choice, Sampler
 from labeling.samplers.measure import Measure
 from monitoring.models import Prediction, Purpose
 
-logger = logging.getLogger(__name__)
-
 BATCH = 500
+LOSSES = frozenset({"no_image", "no_probability", "unknown_sampler", "dropped"})
 OPEN_IMPROVE_LIMIT = 2_000  # open improve tasks per model: about a day's work of four annotators
 
 
@@ -51,13 +49,7 @@ def route(
         for model_id in sorted({task.model_id for task in tasks if task.budget == Task.Budget.IMPROVE}):
             seen["dropped"] += _trim(model_id, open_limit)
     seen["looked_at"] += len(rows)
-    lost = {reason: n for reason, n in seen.items() if reason in _LOSSES and n}
-    if lost:
-        logger.warning("not made into labeling tasks: %s", lost)
     return seen
-
-
-_LOSSES = frozenset({"no_image", "no_probability", "unknown_sampler", "dropped"})
 
 
 def _tasks(

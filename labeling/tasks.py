@@ -8,7 +8,7 @@ from django.utils import timezone
 from labeling import queue
 
 
-@shared_task(name="labeling.tasks.fill")  # type: ignore[untyped-decorator]
+@shared_task(name="labeling.tasks.fill")
 def fill() -> None:
     """Route new predictions into the queue."""
     queue.fill(timezone.now())

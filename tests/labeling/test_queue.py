@@ -280,3 +280,9 @@ def test_a_crash_between_annotation_and_outcome_loses_nothing_and_can_be_repeate
 def test_filling_looks_at_more_than_one_batch() -> None:
     predictions(a_version(), 1_203)
     assert queue.fill(NOW)["improve"] == 1_203
+
+
+def test_what_could_not_become_a_task_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    predictions(a_version(), 2, image="")
+    queue.fill(NOW)
+    assert "of 2 predictions not made into tasks: {'no_image': 2}" in caplog.text
