@@ -28,7 +28,8 @@ MODELS = {
 VERSIONS = ("v1", "v2", "v3", "v4")
 FIRST = "v1"
 FLEET = "local"
-ARTIFACTS = Path(__file__).resolve().parent / "artifacts"
+ARTIFACTS = Path(os.environ.get("DEMO_ARTIFACTS") or Path(__file__).resolve().parent / "artifacts")
+CALM = {"models": {model: {"rate": 60, "look": "plain"} for model in MODELS}}
 WAIT_SECONDS = 120.0
 
 Found = TypeVar("Found")
@@ -97,6 +98,12 @@ def configure_fleet(davy: Client, here: places.Places) -> None:
     davy.post("/fleets", {"name": FLEET, "driver": "envoy", "config": config})
 
 
+def ask_for_traffic(here: places.Places) -> None:
+    """What live traffic sends, unless somebody has already said."""
+    if not here.traffic_control.exists():
+        here.traffic_control.write_text(json.dumps(CALM, indent=1) + "\n")
+
+
 def make_channel(davy: Client) -> None:
     """A log channel, so that alerts are seen in the worker's log."""
     names = {channel["name"] for channel in davy.get("/channels")["items"]}
@@ -122,8 +129,10 @@ def serve_first(davy: Client) -> None:
 def main() -> int:
     """Set the demo up; return the exit code."""
     davy = Client(os.environ["DAVY_URL"], os.environ["DAVY_TOKEN"])
+    here = places.here()
     try:
-        configure_fleet(davy, places.here())
+        ask_for_traffic(here)
+        configure_fleet(davy, here)
         make_channel(davy)
         if any(versions_of(davy, model) < set(VERSIONS) for model in MODELS):
             fill_registry(Registry(os.environ["MLFLOW_TRACKING_URI"]))
