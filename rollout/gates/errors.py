@@ -15,7 +15,7 @@ from rollout.judge.counts import check_events
 PRIOR_ERRORS, PRIOR_REQUESTS = 0.5, 500.0
 #: Promotion's alternatives: canary equals stable, at these multiples of stable's past rate. A rare rate is
 #: known to a factor of two at best, and a bet on a rate too low loses all at the first failure.
-BASE_MULTIPLES = np.array([0.4, 1.0, 2.5])
+BASE_MULTIPLES = np.array([0.5, 1.0, 2.0])
 
 
 class ErrorsGate(ComparisonGate):
