@@ -208,6 +208,15 @@ def _unstorable(value: Any, pointer: str) -> Iterator[str]:
             yield from _unstorable(item, f"{pointer}/{key}")
 
 
+def require_match(request: HttpRequest, etag: str) -> None:
+    """Let a change pass only when If-Match names the state that it changes: 428 without the header, 412 otherwise."""
+    given = request.headers.get("If-Match")
+    if given is None:
+        raise Problem(428, "if_match_required", "send the ETag of the state you saw as If-Match")
+    if etag not in (part.strip() for part in given.split(",")) and given.strip() != "*":
+        raise Problem(412, "changed_meanwhile", "it has changed since: read it again")
+
+
 def _code(status: int) -> str:
     return http.HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
 

@@ -9,17 +9,16 @@ from ninja import NinjaAPI
 from controlplane import api, api_access, api_alerts, health, http, metrics, pages, views
 from controlplane.api_docs import PlainDocs
 from labeling import api as labeling_api
-from rollout import api as rollout_api
 from labeling import views as labeling_views
-from monitoring import views as monitoring_views
-from rollout import views as rollout_views
 from monitoring import api as monitoring_api
+from monitoring import views as monitoring_views
 from rollout import api as rollout_api
+from rollout import views as rollout_views
 
 rest = NinjaAPI(title="Davy", version=metrics.version(), urls_namespace="api", docs=PlainDocs())
 http.install(rest)
-for router in (api.router, monitoring_api.router, rollout_api.router, labeling_api.router):
-    rest.add_router("", router)
+for module in (api, api_alerts, api_access, monitoring_api, rollout_api, labeling_api):
+    rest.add_router("", module.router)
 
 page_urls: list[URLPattern | URLResolver] = [
     path("", pages.fleet, name="fleet"),
