@@ -32,10 +32,6 @@ class Shape:
     rows: int
     bins: int
 
-    def zeros(self) -> NDArray[np.int64]:
-        """(rows, bins) counts of nothing."""
-        return np.zeros((self.rows, self.bins), np.int64)
-
 
 def freeze(
     version: ModelVersion,

@@ -7,7 +7,6 @@ adds them to the windows and marks them folded in one transaction; a crash leave
 from __future__ import annotations
 
 import logging
-import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -110,7 +109,7 @@ def total(
         query = query.filter(segment__contains=dict(segment))
     rows = list(query)
     shape = references.shape_of(version)
-    grids = [_grid(row.embedding) for row in rows if shape and row.reference_digest == shape.digest]
+    own = (row.embedding for row in rows if shape and row.reference_digest == shape.digest)
     return Total(
         start=min((row.start for row in rows), default=None),
         end=max((row.end for row in rows), default=None),
@@ -120,7 +119,7 @@ def total(
         confidence=_sum((row.confidence for row in rows), counting.CONFIDENCE_BINS),
         latency=_sum((row.latency for row in rows), counting.LATENCY_BINS),
         detections=_sum((row.detections for row in rows), counting.DETECTION_BINS),
-        embedding=sum((grid for grid in grids if grid is not None), shape.zeros()) if shape else None,
+        embedding=_sum(own, shape.rows, shape.bins) if shape else None,
         reporters=frozenset(name for row in rows for name in row.reporters),
     )
 
@@ -155,6 +154,7 @@ class Tally:
 
     counts: wire.WindowCounts
     reporters: set[str] = field(default_factory=set)
+    packed_embedding: bytes = b""  # what is stored, and stays when nothing is added to it
 
     def add(self, other: wire.WindowCounts, reporters: Iterable[str]) -> None:
         """Add counts of the same interval and segment, in place."""
@@ -297,7 +297,10 @@ def _merge(tallies: Mapping[Key, Tally], now: datetime) -> None:
         update_fields=["folded_at"],
     )
     for row in Window.objects.filter(pk__in=[row.pk for row in locked]):
-        tallies[Key(*(getattr(row, name) for name in identity))].add(_stored(row), row.reporters)
+        tally = tallies[Key(*(getattr(row, name) for name in identity))]
+        mine = tally.counts.embedding
+        tally.packed_embedding = bytes(row.embedding)
+        tally.add(_stored(row, None if mine is None else mine.shape), row.reporters)
     Window.objects.bulk_create(
         [_row(key, tallies[key], now) for key in keys],
         update_conflicts=True,
@@ -307,7 +310,6 @@ def _merge(tallies: Mapping[Key, Tally], now: datetime) -> None:
 
 
 COUNTED = ["n", "errors", "errors_by_key_bucket", "confidence", "latency", "detections", "embedding"]
-GRID = struct.Struct("<HH")  # before the packed counts of an embedding: its rows and bins
 
 
 def _row(key: Key, tally: Tally, now: datetime) -> Window:
@@ -323,12 +325,13 @@ def _row(key: Key, tally: Tally, now: datetime) -> Window:
         confidence=wire.pack(counts.confidence),
         latency=wire.pack(counts.latency),
         detections=b"" if counts.detections is None else wire.pack(counts.detections),
-        embedding=b"" if embedding is None else GRID.pack(*embedding.shape) + wire.pack(embedding),
+        embedding=tally.packed_embedding if embedding is None else wire.pack(embedding),
         folded_at=now,
     )
 
 
-def _stored(row: Window) -> wire.WindowCounts:
+def _stored(row: Window, shape: tuple[int, ...] | None) -> wire.WindowCounts:
+    """The counts of a window; without `shape`, that of its embedding counts, they are left out."""
     return wire.WindowCounts(
         n=row.n,
         errors=row.errors,
@@ -336,9 +339,5 @@ def _stored(row: Window) -> wire.WindowCounts:
         confidence=_sum([row.confidence], counting.CONFIDENCE_BINS),
         latency=_sum([row.latency], counting.LATENCY_BINS),
         detections=_sum([row.detections], counting.DETECTION_BINS) if row.detections else None,
-        embedding=_grid(row.embedding),
+        embedding=_sum([row.embedding], *shape) if shape and row.embedding else None,
     )
-
-
-def _grid(data: bytes | memoryview) -> Array | None:
-    return wire.unpack(bytes(data[GRID.size :]), GRID.unpack_from(data)) if data else None
