@@ -39,7 +39,7 @@ def read_config(name: str, text: str) -> dict[str, Any]:
         found = re.search(rf"\b{field_name}:\s*(\d+)", text)
         return int(found[1]) if found else otherwise
 
-    parameter = r'parameters\s*\{\s*key:\s*"([^"]*)"\s*value\s*:?\s*\{\s*string_value:\s*"([^"]*)"'
+    parameter = r'parameters\s*:?\s*\{\s*key:\s*"([^"]*)"\s*,?\s*value\s*:?\s*\{\s*string_value:\s*"([^"]*)"'
     return {
         "name": name,
         "backend": "python",

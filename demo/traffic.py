@@ -265,12 +265,12 @@ class Traffic:
             pixels(look)
         self.write_counts()
         while not stop.is_set():
-            self.read_control()
-            await _wait(stop, LOOK_AGAIN_SECONDS)
-            self.read_control()
-            await _wait(stop, LOOK_AGAIN_SECONDS)
+            for _ in range(2):
+                self.read_control()
+                await _wait(stop, LOOK_AGAIN_SECONDS)
             self._pool.give_up_late()
-            self.write_counts()
+            if not stop.is_set():
+                self.write_counts()
         for stream in self._streams.values():
             stream.stop()
         for _ in range(20):
