@@ -3,6 +3,8 @@
 Triton 2.51's python backend is built for one Python each (3.11 and 3.12 are used); it wants numpy < 2 and the
 shared library of that Python, which is looked for beside the interpreter, then with the loader, and at last
 taken from its Debian package into the venv, which needs no root.
+
+`python -m demo.fleet_venv` says which server the fleet runs, and fails when it is the substitute.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from demo import places
 from demo.places import Places
 
 Run = Callable[[Sequence[str | Path]], None]
@@ -167,3 +170,14 @@ def _fetch_libpython(here: Places) -> None:
         subprocess.run(command, cwd=work, capture_output=True, check=False)
         for package in Path(work).glob("*.deb"):
             subprocess.run(["dpkg", "-x", str(package), str(target)], capture_output=True, check=False)
+
+
+def main() -> int:
+    """Say which server runs here; 1 when Triton cannot."""
+    reason = why_no_triton(places.here())
+    print(f"substitute server: {reason}" if reason else "Triton")
+    return 1 if reason else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -178,6 +178,7 @@ def start(here: Places, clock: Clock) -> dict[str, str]:
     supervisor.start(p.name for p in chosen if p.needs_database)
     wait_ready(supervisor, [p for p in chosen if not p.after_setup], clock)
     claims.release()
+    clock.say("registering the models and bringing their first versions to traffic …")
     command(here, {**environment, **values}, "-m", "demo.setup")
     clock.say("the models are registered and served")
     last = [p for p in chosen if p.after_setup]

@@ -92,14 +92,14 @@ def ensure_app(here: places.Places, *, dev: bool) -> None:
     ]
     venv = here.app_venv
     python = venv / "bin" / "python"
-    with_dev = fingerprint(sys.version, str(venv), "dev", files=files)
+    with_dev = fingerprint(str(venv), "dev", files=files)
     if installed(venv, with_dev):
         return  # holds the plain requirements too
-    wanted = with_dev if dev else fingerprint(sys.version, str(venv), "app", files=files)
+    wanted = with_dev if dev else fingerprint(str(venv), "app", files=files)
     if installed(venv, wanted):
         return
     if not python.exists():
-        timed(f"making {venv.name}", lambda: run([sys.executable, "-m", "venv", venv]))
+        timed(f"making {venv.name}", lambda: run([sys.executable, "-m", "venv", "--clear", venv]))
     if not (venv / "bin" / "uv").exists():
         timed(f"installing {UV}", lambda: run([python, "-m", "pip", "install", "-q", UV]))
     uv: list[str | Path] = [venv / "bin" / "uv", "pip", "install", "-q", "--python", python]
