@@ -52,15 +52,16 @@ class Body(BaseModel):
 
 
 class Scope(AuthBase):
-    """An operation's `auth=`: a Bearer token with the scope, or a session (and CSRF) whose role grants it."""
+    """An operation's `auth=`: a Bearer token with one of the scopes, or a session (and CSRF) whose role grants it."""
 
     openapi_type = "http"
     openapi_scheme = "bearer"
 
-    def __init__(self, name: str) -> None:
-        if name not in access.SCOPES:
-            raise ValueError(f"no scope {name!r}")
-        self.name = name
+    def __init__(self, *names: str) -> None:
+        for name in names:
+            if name not in access.SCOPES:
+                raise ValueError(f"no scope {name!r}")
+        self.names = names
         super().__init__()
 
     def __call__(self, request: HttpRequest) -> Identity:
@@ -72,15 +73,15 @@ class Scope(AuthBase):
             )
         if identity.token is None and request.method not in SAFE_METHODS and check_csrf(request):
             raise Problem(403, "csrf_failed", "a browser session needs its CSRF token in X-CSRFToken")
-        if not identity.allows(self.name):
-            raise Problem(403, "missing_scope", f"needs the scope {self.name!r}")
+        if not any(identity.allows(name) for name in self.names):
+            raise Problem(403, "missing_scope", f"needs the scope {' or '.join(self.names)}")
         request.user = identity.user
         return identity
 
 
-def scope(name: str) -> Scope:
-    """What to pass as `auth=` of an operation that needs the scope `name`."""
-    return Scope(name)
+def scope(*names: str) -> Scope:
+    """What to pass as `auth=` of an operation that needs one of the scopes `names`."""
+    return Scope(*names)
 
 
 def identify(request: HttpRequest) -> Identity | None:

@@ -186,6 +186,7 @@ def environment(
         "DAVY_WINDOW_SECONDS": "5",
         "DAVY_DRIFT_WINDOW_SECONDS": "60",
         "DAVY_DRIFT_CHECK_SECONDS": "5",
+        "DAVY_MLFLOW_POLL_SECONDS": "3",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "NO_PROXY": ",".join(filter(None, [base.get("NO_PROXY", ""), "127.0.0.1,localhost"])),

@@ -45,7 +45,7 @@ def put_reference(request: HttpRequest, model: str, version: str) -> HttpRespons
     return JsonResponse(_reference_json(reference), status=201 if created else 200)
 
 
-@router.get("/models/{model}/versions/{version}/reference", auth=http.scope("read"))
+@router.get("/models/{model}/versions/{version}/reference", auth=http.scope("read", "telemetry"))
 def get_reference(request: HttpRequest, model: str, version: str) -> HttpResponse:
     """The reference's numbers, or with `Accept: application/x-npz` the arrays that a collector counts with."""
     owner = registry.get_version(model, version)
