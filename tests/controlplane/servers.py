@@ -47,7 +47,7 @@ def receiver() -> Iterator[Receiver]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = handle_any
+        do_GET = do_POST = handle_any  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""
