@@ -34,7 +34,13 @@ COMMANDS = {  # what makes sense in which state; phases.command has the last wor
     "promoting": ("abort", "rollback"),
     "watching": ("abort", "rollback"),
 }
-WORDS = {"promote": "Promote", "pause": "Pause", "resume": "Resume", "abort": "Abort", "rollback": "Roll back"}
+WORDS = {
+    "promote": "Promote",
+    "pause": "Pause",
+    "resume": "Resume",
+    "abort": "Abort",
+    "rollback": "Roll back",
+}
 ICONS = {"promote": "up", "pause": "pause", "resume": "play", "abort": "stop", "rollback": "undo"}
 
 
@@ -65,7 +71,9 @@ def rollout_list(request: HttpRequest) -> HttpResponse:
 def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One rollout: state and reason, weights, timeline, gates, evidence, log, and what may be done."""
     rollout = get_object_or_404(
-        Rollout.objects.select_related("version__model", "stable", "route__fleet", "route__model").defer("judge"),
+        Rollout.objects.select_related("version__model", "stable", "route__fleet", "route__model").defer(
+            "judge"
+        ),
         pk=pk,
     )
     events = list(rollout.events.order_by("-id")[:EVENTS_SHOWN])
@@ -85,8 +93,12 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
             "rollback_line": line,
             "promote_line": PROMOTE_AT,
             "events": [
-                [_milliseconds(event.at), f"{event.weight_percent:g} %" if event.state == "running" else event.state]
+                [
+                    _milliseconds(event.at),
+                    f"{event.weight_percent:g} %" if event.state == "running" else event.state,
+                ]
                 for event in reversed(events)
+                if event.state != "pending"
             ],
         },
     }
@@ -98,7 +110,9 @@ def rollout_act(request: HttpRequest, pk: int) -> HttpResponse:
     """Promote, pause, resume, abort or roll back, with a reason; then show the rollout again."""
     command = request.POST.get("command", "")
     try:
-        commands.act(pk, command, actor=person(request).username, reason=reason_of(request), now=timezone.now())
+        commands.act(
+            pk, command, actor=person(request).username, reason=reason_of(request), now=timezone.now()
+        )
         messages.success(request, f"{WORDS.get(command, command)}: done, and written to the log.")
     except Problem as problem:
         messages.error(request, problem.detail)
@@ -110,10 +124,15 @@ def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
     steps: Sequence[Mapping[str, Any]] = rollout.plan.get("steps", [])
     reached: dict[object, datetime] = {}
     for event in events:  # latest first: the earliest of each remains
-        key = event.state if event.state in AFTER_STEPS else event.step if event.state == "running" else None
-        reached[key] = event.at
+        place = (
+            event.state if event.state in AFTER_STEPS else event.step if event.state == "running" else None
+        )
+        reached[place] = event.at
     at = _current_stop(rollout, len(steps))
-    names = [(f"{step['weight_percent']:g} %", f"at least {step['dwell_seconds']:g} s", i) for i, step in enumerate(steps)]
+    names: list[tuple[str, str, object]] = [
+        (f"{step['weight_percent']:g} %", f"at least {step['dwell_seconds']:g} s", i)
+        for i, step in enumerate(steps)
+    ]
     watch = rollout.plan.get("watch_seconds")
     places: list[tuple[str, str, object]] = [
         *names,
@@ -142,7 +161,9 @@ def _status(state: str, index: int, at: int) -> str:
 
 def _icon(status: str, state: str) -> str:
     if status == "now":
-        return {"paused": "pause", "held": "hourglass", "watching": "eye", "promoting": "up"}.get(state, "play")
+        return {"paused": "pause", "held": "hourglass", "watching": "eye", "promoting": "up"}.get(
+            state, "play"
+        )
     return {"done": "check", "stopped": "undo", "ahead": "dots"}[status]
 
 
@@ -186,7 +207,8 @@ def _combine(log_e: Mapping[str, float], weights: Mapping[str, float], whole: fl
 
 
 def _both(log_e: Any) -> tuple[float | None, float | None]:
-    return log_e.get("fail"), log_e.get("pass")
+    """(against, for) the canary after an interval; a row that holds one number has only the first."""
+    return (log_e.get("fail"), log_e.get("pass")) if isinstance(log_e, Mapping) else (float(log_e), None)
 
 
 def _milliseconds(at: datetime) -> int:

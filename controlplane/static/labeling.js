@@ -1,0 +1,14 @@
+// How does an annotator work without a mouse? A key presses the button that carries it (data-key).
+(() => {
+  "use strict";
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    if (event.target.closest("input, select, textarea")) return;
+    const switchBox = document.querySelector("[data-keys-off]");
+    if (switchBox && switchBox.checked) return;
+    const button = document.querySelector(`button[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
+  });
+})();
