@@ -30,8 +30,8 @@ def edges(values: NDArray[np.float32], bins: int = BINS) -> NDArray[np.float32]:
 
 def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The edges that give each of the values a bin of its own."""
-    limit = np.finfo(np.float32).max
-    after = np.minimum(np.nextafter(values, np.float32(np.inf)), limit)
+    below_largest = np.nextafter(np.finfo(np.float32).max, np.float32(0))
+    after = np.nextafter(np.minimum(values, below_largest), np.float32(np.inf))
     return np.unique(np.concatenate([values, after]))
 
 
