@@ -74,11 +74,14 @@ def make_plan(here: Places, clock: Clock, claims: ports.Claims) -> Plan:
     reason = "SERVER=substitute was asked for" if forced else fleet_venv.why_no_triton(here)
     if reason:
         clock.say(f"NO TRITON: {reason}. The substitute server of the same protocol takes its place.")
+    mlflow_uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip().rstrip("/")
+    if mlflow_uri == f"http://127.0.0.1:{choice.ports['mlflow']}":
+        mlflow_uri = ""  # our own of the last start, from credentials.env: the port is free now
     return Plan(
         ports=choice.ports,
         server="substitute" if reason else "triton",
         own_broker=not os.environ.get("REDIS_URL"),
-        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/"),
+        mlflow_uri=mlflow_uri,
         traffic=os.environ.get("TRAFFIC", "1") != "0",
     )
 
@@ -123,6 +126,8 @@ def keep_credentials(here: Places, plan: Plan, environment: Mapping[str, str]) -
     """Make the first user and tokens when there are none; write and return var/credentials.env."""
     known = credentials.read(here.credentials_file)
     made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json"))
+    if made.get("exists") and not known.get("DAVY_TOKEN"):  # the file was lost: nobody knows the old ones
+        made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json", "--rotate"))
     fresh = {
         "DAVY_USER": made.get("user"),
         "DAVY_PASSWORD": made.get("password"),
@@ -162,7 +167,7 @@ def start(here: Places, clock: Clock) -> dict[str, str]:
     """Start everything that is not running; return the credentials."""
     claims = ports.Claims()
     plan = make_plan(here, clock, claims)
-    given.check(os.environ)
+    given.check({**os.environ, "MLFLOW_TRACKING_URI": plan.mlflow_uri})
     database_url = os.environ.get("DATABASE_URL") or embedded.start_postgres(here.var)
     broker_url = os.environ.get("REDIS_URL") or embedded.valkey_url(here.var)
     clock.say("PostgreSQL is ready")
