@@ -97,7 +97,7 @@ def test_the_collector_is_told_what_was_answered():
     (row,) = observed
     assert row["ids"] == ["a"]
     assert row["keys"] == ["user-1"]
-    assert row["segments"] == {"camera": ["front"]}
+    assert row["segments"] == {"camera": "front"}
     assert row["images"] == ["http://images/live/0.png"]
     assert row["purpose"] == "live"
     assert row["labels"] == answer["label"][0]
@@ -115,6 +115,13 @@ def test_purposes_and_failures_are_reported_apart():
     assert by_ids[("b",)]["purpose"] == "pinned"
     assert by_ids[("c",)]["errors"].all()
     assert "confidences" not in by_ids[("c",)]
+
+
+def test_segments_of_a_mixed_batch_are_given_row_by_row():
+    model = load("v1")
+    observed = observed_by(model)
+    model.execute([request(0, segment="camera=front"), request(1, rows=2, segment="camera=side"), request(3)])
+    assert observed[0]["segments"] == {"camera": ["front", "side", "side", ""]}
 
 
 def test_header_names_count_in_any_case():

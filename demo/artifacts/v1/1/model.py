@@ -172,7 +172,12 @@ class Telemetry:
 
 
 def _segments(headers: list[str]) -> dict:
-    """Turn ["camera=front", "camera=side"] into {"camera": ["front", "side"]}; a missing value is ""."""
+    """Turn ["camera=front", "camera=side"] into {"camera": ["front", "side"]}, equal values into one text.
+
+    A missing value is "".
+    """
+    if len(set(headers)) == 1:
+        return dict(part.split("=", 1) for part in headers[0].split(",") if "=" in part)
     parsed = [dict(part.split("=", 1) for part in header.split(",") if "=" in part) for header in headers]
     names = sorted({name for one in parsed for name in one})
     return {name: [one.get(name, "") for one in parsed] for name in names}
