@@ -17,7 +17,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 @pytest.fixture
 def person(db) -> Callable[..., User]:
     def make(name: str = "ann", role: str = Role.ENGINEER) -> User:
-        return User.objects.create_user(name, password="a long enough password", role=role)
+        return User.objects.create_user(name, role=role)
 
     return make
 
