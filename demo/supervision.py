@@ -124,6 +124,13 @@ class Supervisor:
         """Stop one process and wait for its end; it stays stopped until `start`."""
         self._rpc.stopProcess(full_name(name), True)
 
+    def restart(self, names: Iterable[str]) -> None:
+        """Stop these processes and start them again without waiting for them."""
+        chosen = list(names)
+        for name in chosen:
+            self.stop(name)
+        self.start(chosen)
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """What supervisord knows about each process (pid, statename, exitstatus, spawnerr …), by name."""
         return {info["name"]: info for info in self._rpc.getAllProcessInfo()}

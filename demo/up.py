@@ -53,11 +53,12 @@ class Clock:
         print(f"  {time.monotonic() - self._begun:5.1f} s  {words}", flush=True)
 
 
-def answers(url: str) -> bool:
-    """Whether a GET answers 200 within a second; no proxy, since it is on this machine."""
+def answers(url: str, token: str = "", timeout_seconds: float = 1) -> bool:
+    """Whether a GET answers 200 in time; no proxy, since it is on this machine."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
-        with opener.open(url, timeout=1) as reply:
+        with opener.open(request, timeout=timeout_seconds) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
@@ -122,25 +123,30 @@ def command(here: Places, environment: Mapping[str, str], *words: str) -> str:
     return done.stdout
 
 
-def keep_credentials(here: Places, plan: Plan, environment: Mapping[str, str]) -> dict[str, str]:
-    """Make the first user and tokens when there are none; write and return var/credentials.env."""
+def keep_credentials(
+    here: Places, plan: Plan, environment: Mapping[str, str], *, anew: bool
+) -> dict[str, str]:
+    """Write var/credentials.env and return it, with a user and tokens made where none are known.
+
+    anew   the known ones are of no use (another database): make others
+    """
     known = credentials.read(here.credentials_file)
-    made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json"))
-    if made.get("exists") and not known.get("DAVY_TOKEN"):  # the file was lost: nobody knows the old ones
-        made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json", "--rotate"))
-    fresh = {
-        "DAVY_USER": made.get("user"),
-        "DAVY_PASSWORD": made.get("password"),
-        "DAVY_TOKEN": made.get("token"),
-        "DAVY_TELEMETRY_TOKEN": made.get("telemetry_token"),
-    }
+    if anew or not known.get("DAVY_TOKEN"):
+        made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json"))
+        if made.get("exists"):  # somebody made them before, and nobody knows them any more
+            made = json.loads(command(here, environment, "manage.py", "bootstrap", "--json", "--rotate"))
+        known |= {
+            "DAVY_USER": made["user"],
+            "DAVY_PASSWORD": made["password"],
+            "DAVY_TOKEN": made["token"],
+            "DAVY_TELEMETRY_TOKEN": made["telemetry_token"],
+        }
     values = {
         **known,
         "DAVY_URL": plan.web_url,
         "DAVY_GATEWAY_URL": plan.gateway_url,
         "MLFLOW_TRACKING_URI": plan.mlflow_url,
         "DAVY_IMAGES_URL": plan.images_url,
-        **{name: value for name, value in fresh.items() if value},
     }
     credentials.write(here.credentials_file, values)
     return values
@@ -178,11 +184,17 @@ def start(here: Places, clock: Clock) -> dict[str, str]:
     supervisor.launch(chosen, environment)
     supervisor.start(p.name for p in chosen if not p.needs_database and not p.after_setup)
     command(here, environment, "manage.py", "migrate", "--no-input")
-    values = keep_credentials(here, plan, environment)
+    values = keep_credentials(here, plan, environment, anew=False)
     clock.say("tables, user and tokens are ready")
     supervisor.start(p.name for p in chosen if p.needs_database)
     wait_ready(supervisor, [p for p in chosen if not p.after_setup], clock)
     claims.release()
+    if not answers(f"{plan.web_url}/api/v1/models", values["DAVY_TOKEN"], timeout_seconds=10):
+        clock.say(f"the token in {here.credentials_file.name} is not of this database: making new ones")
+        values = keep_credentials(here, plan, environment, anew=True)
+        servers = [p for p in chosen if p.name.startswith("triton-")]  # they report with a token of their own
+        supervisor.restart(p.name for p in servers)
+        wait_ready(supervisor, servers, clock)
     clock.say("registering the models and bringing their first versions to traffic …")
     command(here, {**environment, **values}, "-m", "demo.setup")
     clock.say("the models are registered and served")
@@ -206,9 +218,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     told = []
     for name, now in after.items():
         was = before.get(name, now)
-        if now["statename"] == "RUNNING" and was["statename"] == "RUNNING" and now["pid"] != was["pid"]:
+        if was["pid"] and now["pid"] and now["pid"] != was["pid"]:
             told.append(f"{name} ended and was restarted (process {was['pid']} → {now['pid']})")
-        elif now["statename"] != was["statename"]:
+        elif now["statename"] != was["statename"] and not now["pid"]:
             told.append(
                 f"{name}: {was['statename'].lower()} → {now['statename'].lower()} {now['spawnerr']}".rstrip()
             )
