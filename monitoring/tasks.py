@@ -5,13 +5,19 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from monitoring import retention, windows
+from monitoring import checks, retention, windows
 
 
 @shared_task(name="monitoring.tasks.fold")
 def fold() -> None:
     """Fold reports and raw predictions into windows."""
     windows.fold(timezone.now())
+
+
+@shared_task(name="monitoring.tasks.check")
+def check() -> None:
+    """Run the detectors on what is due; alert on change."""
+    checks.run(timezone.now())
 
 
 @shared_task(name="monitoring.tasks.prune")
