@@ -81,9 +81,9 @@ def _all_known(davy: Client, model: str) -> bool | None:
     return versions_of(davy, model) >= set(VERSIONS) or None
 
 
-def freeze(davy: Client, model: str, version: str) -> None:
-    """Put the version's reference; the same one again changes nothing."""
-    body = (ARTIFACTS / f"{version}.reference.npz").read_bytes()
+def freeze(davy: Client, model: str, version: str, *, like: str = "") -> None:
+    """Put the reference of the version (or of the demo version it is `like`); the same again changes nothing."""
+    body = (ARTIFACTS / f"{like or version}.reference.npz").read_bytes()
     davy.put(path("models", model, "versions", version, "reference"), body, "application/x-npz")
 
 

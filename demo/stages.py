@@ -90,8 +90,23 @@ def evidence_requests(world: World, rollout_id: int, gate: str) -> int:
         params["cursor"] = page["next"]
 
 
+def begin_with(world: World, model: str, version: str) -> None:
+    """Have `version` stable: after an earlier story a person puts it back, without analysis."""
+    if _route(world, model)["stable"] == version:
+        return
+    rollout_id = start_rollout(world, model, version, PLAN)
+    wait_for(f"{version} ready on {model}", lambda: _in_state(world, rollout_id, "running"), ROLLOUT_SECONDS)
+    world.davy.post(path("rollouts", rollout_id, "promote"), {"reason": "the story starts over"})
+    wait_for(f"{version} stable on {model}", lambda: _in_state(world, rollout_id, "watching"), ROLLOUT_SECONDS)
+
+
+def _in_state(world: World, rollout_id: int, state: str) -> bool | None:
+    return world.davy.get(path("rollouts", rollout_id))["state"] == state or None
+
+
 def promote(world: World) -> list[Line]:
     """A better version is promoted."""
+    begin_with(world, "products", "v1")
     begun, sent = time.monotonic(), world.users.count("products").sent
     rollout_id = start_rollout(world, "products", "v2", PLAN)
     rollout = follow(world, rollout_id, ROLLOUT_SECONDS)
@@ -176,9 +191,13 @@ def _at_weight(world: World, rollout_id: int, percent: float) -> bool | None:
 
 
 def _canary_slot(world: World, model: str) -> str:
+    return "b" if _route(world, model)["stable_slot"] == "a" else "a"
+
+
+def _route(world: World, model: str) -> dict[str, Any]:
+    """The model's route on the fleet, as REST shows it."""
     routes = world.davy.get(path("fleets", FLEET))["routes"]
-    stable = next(route["stable_slot"] for route in routes if route["model"] == model)
-    return "b" if stable == "a" else "a"
+    return next(route for route in routes if route["model"] == model)
 
 
 def drift(world: World) -> list[Line]:
