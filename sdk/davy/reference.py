@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from davy.bin_table import MOST_STEPS, BinTable
 from davy.counting import CONFIDENCE_BINS, Counts
 
-BLOCK_ROWS = 4096  # rows projected at once: memory while counting stays flat however many rows come
-FEW_ROWS = 128  # up to here one search over all components is faster than sorting each of them
+BLOCK_ROWS = 1024  # rows counted at once: memory stays flat, and in the processor's cache
 ARRAYS = ("mean", "components", "edges", "counts", "confidence_counts")  # in the order of the digest
 ROUNDING = 4e-6  # a residual below this share of the row's squared norm is float32 rounding, and counts as 0
 
@@ -113,35 +113,25 @@ class Reference:
         counts = np.zeros(self.counts.shape, np.int64)
         for start in range(0, max(len(array), 1), BLOCK_ROWS):
             values = self.project(array[start : start + BLOCK_ROWS])
-            finite = np.isfinite(values[-1])
-            if not finite.all():
-                values = values[:, finite]
-            counts += self.count_projected(values)
+            self.count_projected(finite_rows(values), counts)
         return counts
 
-    def count_projected(self, values: NDArray[np.float32]) -> Counts:
-        """(k+1, B) counts of finite projections (k+1, n)."""
-        if values.shape[1] <= FEW_ROWS:
-            return np.bincount(self.places(values), minlength=self.counts.size).reshape(self.counts.shape)
+    def count_projected(self, values: NDArray[np.float32], counts: Counts) -> None:
+        """Add finite projections (k+1, n) to `counts` (k+1, B), which is contiguous."""
+        if self._table.steps <= MOST_STEPS:
+            np.add.at(counts.reshape(-1), self._table.places(values).ravel(), 1)
+            return
         ordered = np.sort(values, axis=1)
         below = np.empty((len(values), self.bins + 1), np.int64)  # how many values lie below each edge
         below[:, 0] = 0
         below[:, -1] = values.shape[1]
         for row, edges, inner in zip(ordered, self.edges, below[:, 1:-1]):  # noqa: B905
             inner[:] = np.searchsorted(row, edges, side="left")
-        return np.diff(below, axis=1)
-
-    def places(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
-        """((k+1)·n,) places in the flattened (k+1, B) counts of finite projections (k+1, n): one search."""
-        rows = np.arange(len(values), dtype=np.int64)[:, None]
-        keys = (rows << 32) + _ordered(values)
-        found = np.searchsorted(self._edge_keys, keys.ravel(), side="right")
-        return found + np.repeat(rows.ravel(), values.shape[1])  # a row has one bin more than edges
+        counts += np.diff(below, axis=1)
 
     @cached_property
-    def _edge_keys(self) -> NDArray[np.int64]:
-        rows = np.arange(len(self.edges), dtype=np.int64)[:, None]
-        return ((rows << 32) + _ordered(self.edges)).ravel()
+    def _table(self) -> BinTable:
+        return BinTable(self.edges)
 
     def to_npz(self) -> bytes:
         """The reference as an npz file; `from_npz` gives it back."""
@@ -174,10 +164,10 @@ class Reference:
         return reference
 
 
-def _ordered(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Integers in the order of finite float32 `values`: their bits, the negative half turned round."""
-    bits = (values + np.float32(0.0)).view(np.int32)  # + 0 makes -0.0 and 0.0 the same value
-    return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).astype(np.int64)
+def finite_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Projections (k+1, n) without the columns of rows that held a NaN or an infinity."""
+    finite = np.isfinite(values[-1])
+    return values if finite.all() else values[:, finite]
 
 
 def _check(

@@ -67,6 +67,24 @@ class WindowCounts:
     detections: Counts | None = None
     embedding: Counts | None = None
 
+    def add(self, other: WindowCounts) -> None:
+        """Add the counts of `other`, which are of the same purpose, segment and reference."""
+        self.n += other.n
+        self.errors += other.errors
+        self.errors_by_key_bucket += other.errors_by_key_bucket
+        self.confidence += other.confidence
+        self.latency += other.latency
+        self.detections = _sum(self.detections, other.detections)
+        self.embedding = _sum(self.embedding, other.embedding)
+
+
+def _sum(mine: Counts | None, theirs: Counts | None) -> Counts | None:
+    """Both counts added, in place where possible; None is nothing counted."""
+    if mine is None or theirs is None:
+        return mine if theirs is None else theirs.copy()
+    mine += theirs
+    return mine
+
 
 @dataclass(eq=False)
 class Report:
@@ -135,6 +153,20 @@ def encode_report(report: Report) -> bytes:
         "windows": [_encode_window(window) for window in report.windows],
     }
     return bytes(msgpack.packb(head))
+
+
+def restamp(data: bytes, sent_at: float, *, embeddings: bool = True) -> bytes:
+    """An encoded report with another `sent_at` (a report that waited would look like a clock that is off).
+
+    embeddings=False also takes the embedding counts out, for a server that does not know their reference.
+    """
+    body: dict[str, Any] = msgpack.unpackb(data)
+    body["sent_at"] = sent_at
+    if not embeddings:
+        body["reference_digest"] = ""
+        for window in body["windows"]:
+            window["embedding"] = None
+    return bytes(msgpack.packb(body))
 
 
 def _encode_window(window: WindowCounts) -> dict[str, Any]:
