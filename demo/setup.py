@@ -25,7 +25,7 @@ MODELS = {
     "kiosk": "what the kiosk's camera sees",
     "shelf": "what stands on the shelf",
 }
-VERSIONS = ("v1", "v2", "v3", "v4")
+VERSIONS = ("v1", "v2", "v3", "v4", "v1-faulty")
 FIRST = "v1"
 FLEET = "local"
 ARTIFACTS = Path(os.environ.get("DEMO_ARTIFACTS") or Path(__file__).resolve().parent / "artifacts")
