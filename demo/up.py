@@ -6,6 +6,7 @@ reachable DATABASE_URL, REDIS_URL or MLFLOW_TRACKING_URI is used instead of the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,6 +38,10 @@ SHOWN_CREDENTIALS = (
 
 class StartError(RuntimeError):
     """The start failed; the message says which part, and where to look."""
+
+
+class AlreadyRunning(Exception):
+    """The system runs, from another start."""
 
 
 class Stopped(Exception):
@@ -250,20 +255,20 @@ def _stop(here: Places) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
     begun = time.monotonic()
-    print("\nstopping …", flush=True)
+    with contextlib.suppress(BrokenPipeError):  # whoever read our words may be gone already
+        print("\nstopping …", flush=True)
     with running.alone(here):
         running.stop_all(here)
-    print(f"stopped ({time.monotonic() - begun:.1f} s); `make up` continues where this ended", flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"stopped ({time.monotonic() - begun:.1f} s); `make up` continues where this ended", flush=True)
 
 
-def begin(here: Places) -> bool:
-    """Start unless it runs already; show the credentials. True when this call started it."""
+def begin(here: Places) -> None:
+    """Start everything and show the credentials; AlreadyRunning when there is nothing to start."""
     with running.alone(here):
         found = running.state(here)
         if found is running.State.RUNNING:
-            print("Davy is running already.")
-            show(here, credentials.read(here.credentials_file))
-            return False
+            raise AlreadyRunning
         clock = Clock()
         if found is running.State.UNFINISHED:
             clock.say("a start that did not finish was found: stopping what it left")
@@ -271,7 +276,6 @@ def begin(here: Places) -> bool:
         values = start(here, clock)
         clock.say("everything is ready")
         show(here, values)
-        return True
 
 
 def main() -> int:
@@ -280,10 +284,15 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _on_signal)
     try:
-        if not begin(here) or os.environ.get("DETACH", "0") not in {"", "0"}:
+        begin(here)
+        if os.environ.get("DETACH", "0") not in {"", "0"}:
             return 0
         print("  Ctrl-C stops everything.", flush=True)
         attend(here)
+    except AlreadyRunning:  # somebody else's: shown, and left alone whatever happens
+        print("Davy is running already.")
+        show(here, credentials.read(here.credentials_file))
+        return 0
     except Stopped:
         _stop(here)
         return 0
