@@ -25,6 +25,7 @@ POINTS_SHOWN = 1500  # of the evidence chart; longer rollouts are thinned
 EVENTS_SHOWN = 200
 PROMOTE_AT = math.log(20)  # a gate passes at e ≥ 20
 STOPPED = ("rolling_back", "rolled_back", "aborted", "superseded", "failed")
+SHOWN_ON_CHART = ("running", "paused", "held", "promoting", "rolling_back")
 AFTER_STEPS = ("promoting", "watching", "promoted")
 COMMANDS = {  # what makes sense in which state; phases.command has the last word
     "pending": ("abort",),
@@ -98,7 +99,7 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
                     f"{event.weight_percent:g} %" if event.state == "running" else event.state,
                 ]
                 for event in reversed(events)
-                if event.state != "pending"
+                if event.state in SHOWN_ON_CHART
             ],
         },
     }
