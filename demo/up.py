@@ -269,6 +269,8 @@ def begin(here: Places) -> None:
         found = running.state(here)
         if found is running.State.RUNNING:
             raise AlreadyRunning
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _on_signal)  # from here on there is something to stop
         clock = Clock()
         if found is running.State.UNFINISHED:
             clock.say("a start that did not finish was found: stopping what it left")
@@ -281,8 +283,6 @@ def begin(here: Places) -> None:
 def main() -> int:
     """Start, attend, stop; return the exit code."""
     here = places.here()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _on_signal)
     try:
         begin(here)
         if os.environ.get("DETACH", "0") not in {"", "0"}:
@@ -293,6 +293,8 @@ def main() -> int:
         print("Davy is running already.")
         show(here, credentials.read(here.credentials_file))
         return 0
+    except KeyboardInterrupt:  # while waiting for another start
+        return 130
     except Stopped:
         _stop(here)
         return 0
