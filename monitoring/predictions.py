@@ -15,19 +15,20 @@ MAX_VALUES = 16_384  # of an embedding, or of probabilities
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 
 
-def _moment(value: Any) -> datetime:
+def moment(value: Any) -> datetime:
+    """A time with a zone, from ISO 8601 or unix seconds; ValueError for anything else."""
     if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
+        found = datetime.fromisoformat(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            moment = datetime.fromtimestamp(value, UTC)
+            found = datetime.fromtimestamp(value, UTC)
         except (OverflowError, OSError):
             raise ValueError("no such time") from None
     else:
         raise ValueError("want ISO 8601 with a zone, or unix seconds")
-    if moment.tzinfo is None:
+    if found.tzinfo is None:
         raise ValueError("the time has no zone")
-    return moment
+    return found
 
 
 def _segment(value: dict[str, str]) -> dict[str, str]:
@@ -38,7 +39,7 @@ def _segment(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(moment)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
 Short = Annotated[str, StringConstraints(max_length=32, pattern=NO_NUL)]
 Text = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]

@@ -48,13 +48,12 @@ def freeze(
     """
     _check(embeddings, confidences, labels)
     bins = measure(embeddings, confidences)
-    largest = float((bins.counts.max(axis=1) / bins.counts.sum(axis=1)).max())
     fields = {
         "rows": bins.rows,
         "dimensions": bins.dimensions,
         "components": len(bins.components),
         "bins": bins.bins,
-        "max_bin_mass": largest,
+        "max_bin_mass": _max_bin_mass(bins),
         "digest": bins.digest,
         "data": bins.to_npz(),
     }
@@ -86,6 +85,13 @@ def measure(embeddings: NDArray[Any], confidences: NDArray[Any]) -> Bins:
     )
 
 
+def _max_bin_mass(bins: Bins) -> float:
+    """The heaviest bin's share of the reference: how wide the bounds of D may be. With as many components as
+    dimensions nothing is left out, and the last row, all zero, does not count."""
+    rows = bins.counts[: bins.dimensions]
+    return float((rows.max(axis=1) / rows.sum(axis=1)).max())
+
+
 def _check(embeddings: NDArray[Any], confidences: NDArray[Any], labels: NDArray[Any] | None) -> None:
     if embeddings.dtype not in (np.float16, np.float32) or embeddings.ndim != 2:
         raise problems.field(
@@ -100,7 +106,7 @@ def _check(embeddings: NDArray[Any], confidences: NDArray[Any], labels: NDArray[
         raise problems.field("/embeddings", "too_few_rows", f"{n} rows, a reference needs {MINIMUM_ROWS}")
     if not np.isfinite(embeddings).all():
         raise problems.field("/embeddings", "not_finite", "a value is NaN or infinite")
-    if np.abs(embeddings).max() > 1e15:
+    if float(np.abs(embeddings).max()) > 1e15:
         raise problems.field("/embeddings", "out_of_range", "a value is beyond 1e15; its square overflows")
     if confidences.dtype.kind != "f" or confidences.shape != (n,):
         raise problems.field(

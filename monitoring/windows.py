@@ -66,13 +66,20 @@ class Total:
 
 
 def intervals(
-    version: ModelVersion, since: datetime, until: datetime, purpose: str = Purpose.LIVE
+    version: ModelVersion,
+    since: datetime,
+    until: datetime,
+    purpose: str = Purpose.LIVE,
+    segment: Mapping[str, str] | None = None,
 ) -> list[Counts]:
     """One Counts per distinct (start, end) within [since, until], by start; segments and references added.
 
-    Windows of late reporters have a purpose of their own and are not among them.
+    `segment` keeps windows that have all of its keys and values. Windows of late reporters have a purpose of
+    their own and are not among them.
     """
     query = Window.objects.filter(version=version, purpose=purpose, start__gte=since, end__lte=until)
+    if segment:
+        query = query.filter(segment__contains=dict(segment))
     grouped: dict[tuple[datetime, datetime], list[Window]] = defaultdict(list)
     for row in query.only("start", "end", "n", "errors", "confidence", "latency", "reporters"):
         grouped[row.start, row.end].append(row)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 from davy.reference import Reference
+from numpy.typing import NDArray
 
 from monitoring.detectors.base import Answer, Hysteresis, Live, Result, State, Status, period, too_few
 from monitoring.statistics.binned_ks import KsBound, binned_ks
@@ -93,3 +94,23 @@ def _component(bound: KsBound, index: int, components: int) -> Result:
         "n": int(bound.n[index]),
         "reference_n": int(bound.reference_n[index]),
     }
+
+
+def ecdf(live: Live, reference: Reference, row: int) -> Result:
+    """Both ECDFs of one row at its distinct bin edges: the share of values below each edge."""
+    edges = reference.edges[row]
+    kept = np.append(np.diff(edges) > 0, True)  # spare edges repeat the last one
+    counts = live.embedding[row] if live.embedding is not None else np.zeros_like(reference.counts[row])
+    return {
+        "component": row,
+        "residual": row == len(reference.components),
+        "n": int(counts.sum()),
+        "edges": edges[kept].tolist(),
+        "reference": _below(reference.counts[row])[kept].tolist(),
+        "live": _below(counts)[kept].tolist(),
+    }
+
+
+def _below(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = np.cumsum(counts)[:-1] / max(int(counts.sum()), 1)
+    return shares

@@ -47,11 +47,11 @@ def test_drift_is_never_claimed_on_what_chance_explains():
             assert answer.status is Status.STABLE
 
 
-@pytest.mark.parametrize("rows", [500, 20_000])
+@pytest.mark.parametrize("rows", [500, 5000])
 def test_no_drift_is_found_where_there_is_none(rows):
     rng = np.random.default_rng(3)
     reference = frozen(rng)
-    largest = [measure(live(reference, sample(rng, rows)), reference)["d"] for _ in range(40)]
+    largest = [measure(live(reference, sample(rng, rows)), reference)["d"] for _ in range(20)]
     assert max(largest) < 0.15
 
 
