@@ -74,8 +74,10 @@ def _checks() -> Iterator[Check]:
     try:
         answer = client.send("GET", "/me")
     except ApiError as err:
-        fix = "make a new token and export it as DAVY_TOKEN"
-        yield Check("token", False, str(err), exit_code(err), fix if exit_code(err) == ACCESS else "")
+        if exit_code(err) == ACCESS:
+            yield Check("token", False, str(err), ACCESS, "make a new token and export it as DAVY_TOKEN")
+        else:
+            yield Check("server", False, str(err), SERVER, "is DAVY_URL that of Davy?")
         return
     except ClientError as err:
         yield Check("server", False, str(err), SERVER, "is it running, and is DAVY_URL right?")
