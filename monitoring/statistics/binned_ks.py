@@ -2,7 +2,7 @@
 
 Source: Kolmogorov–Smirnov two-sample test; the bounds are design/drift: any ECDF lies between its values at a bin's
 two edges. p-value as in scipy.stats.ks_2samp (method "asymp"): Simard & L'Ecuyer, J. Stat. Softw. 39(11), 2011.
-q-value: Benjamini & Hochberg, JRSS-B 57, 1995.
+Large samples: Vrbik, Pioneer J. Theor. Appl. Stat. 15, 2018. q-value: Benjamini & Hochberg, JRSS-B 57, 1995.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from scipy import stats
 
 Counts = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+
+EXACT_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,17 @@ def binned_ks(reference: Counts, window: Counts) -> KsBound:
 def p_value(distance: Numbers, n: Counts, m: Counts) -> Numbers:
     """Classical two-sample p-value of KS distances (k,) between samples of n and m (k,) rows; 1 where n = 0.
 
-    The two-sample distance is referred to the one-sample distribution at round(n·m / (n + m)) rows.
+    The two-sample distance is referred to the one-sample distribution at N = round(n·m / (n + m)) rows, as scipy
+    does. Above EXACT_ROWS the limiting distribution with Vrbik's correction takes its place: it differs by less
+    than 1e-5 (and .6 % for p > 1e-6), where the exact one takes 30 ms a row at N = 50,000.
     """
     rows = np.maximum(np.round(n * (m / np.maximum(n + m, 1))), 1)
-    p = np.where(n > 0, stats.kstwo.sf(distance, rows), 1.0)
-    return np.clip(p, 0.0, 1.0)
+    p = np.empty(len(rows))
+    few = rows <= EXACT_ROWS
+    p[few] = stats.kstwo.sf(distance[few], rows[few])
+    size, x = rows[~few], distance[~few] * np.sqrt(rows[~few])
+    p[~few] = stats.kstwobign.sf(x + 1 / (6 * np.sqrt(size)) + (x - 1) / (4 * size))
+    return np.where(n > 0, np.clip(p, 0.0, 1.0), 1.0)
 
 
 def _cumulated(counts: Counts, totals: Counts) -> Numbers:

@@ -82,6 +82,17 @@ def test_the_p_value_is_uniform_when_nothing_changed():
     assert share > 0.02  # conservative by the bins, not useless
 
 
+@pytest.mark.parametrize("rows", [4100, 20_000, 200_000])
+def test_large_samples_have_scipys_p_value_too(rows):
+    sizes = np.full(8, 2 * rows)  # an effective size of `rows`
+    distance = np.linspace(0.1, 5, 8) / np.sqrt(rows)
+    exact = stats.kstwo.sf(distance, rows)
+    found = p_value(distance, sizes, sizes)
+    assert np.abs(found - exact).max() < 1e-5
+    likely = exact > 1e-6
+    assert np.allclose(found[likely], exact[likely], rtol=0.006)
+
+
 def test_q_controls_the_false_discoveries_of_all_rows():
     p = binned_ks(np.full((3, 4), 25), np.array([[25] * 4, [40, 20, 20, 20], [97, 1, 1, 1]]))
     assert np.allclose(p.q, stats.false_discovery_control(p.p))
