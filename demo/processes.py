@@ -12,6 +12,12 @@ from demo import fleet_venv
 from demo.places import Places
 
 SLOTS = ("a", "b")
+CLOCKS = {
+    "DAVY_WINDOW_SECONDS": "5",
+    "DAVY_DRIFT_WINDOW_SECONDS": "60",
+    "DAVY_DRIFT_CHECK_SECONDS": "5",
+    "DAVY_MLFLOW_POLL_SECONDS": "3",
+}
 
 
 @dataclass(frozen=True)
@@ -169,8 +175,12 @@ def traffic(here: Places, plan: Plan) -> Process:
 def environment(
     here: Places, plan: Plan, database_url: str, broker_url: str, base: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of every process: the addresses, the demo's faster clocks, one thread per process."""
+    """The environment of every process: the addresses, one thread per process, and the demo's faster clocks.
+
+    A clock that `base` sets is left as it is.
+    """
     return {
+        **CLOCKS,
         **base,
         "PYTHONUNBUFFERED": "1",
         "DAVY_RUN": str(here.var),  # marks our processes: see leftovers.py
@@ -183,10 +193,6 @@ def environment(
         "DAVY_IMAGES_URL": plan.images_url,
         "DAVY_OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8",  # local webhooks and images
         "DAVY_ARTIFACT_ROOTS": str(here.root / "demo" / "artifacts"),
-        "DAVY_WINDOW_SECONDS": "5",
-        "DAVY_DRIFT_WINDOW_SECONDS": "60",
-        "DAVY_DRIFT_CHECK_SECONDS": "5",
-        "DAVY_MLFLOW_POLL_SECONDS": "3",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "NO_PROXY": ",".join(filter(None, [base.get("NO_PROXY", ""), "127.0.0.1,localhost"])),

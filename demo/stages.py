@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from davy.client import ApiError, Client, path
@@ -23,7 +23,7 @@ from demo.users import Users
 
 ROLLOUT_SECONDS = 300.0
 DRIFT_SECONDS = 150.0
-LABELS = 120
+LABELS = 40  # of the measure budget: one task in five
 PLAN: dict[str, Any] = {
     "name": "demo",
     "steps": [{"weight_percent": weight, "dwell_seconds": 10} for weight in (5, 25, 50)],
@@ -52,12 +52,15 @@ class Line:
 
 @dataclass
 class World:
-    """What the stages act on."""
+    """What the stages act on, and which versions they tell of."""
 
     davy: Client
     users: Users
     receiver: Receiver
     supervisor: Supervisor
+    better: str = "v2"
+    bad: str = "v3"
+    plan: dict[str, Any] = field(default_factory=PLAN.copy)
 
 
 Stage = Callable[[World], list[Line]]
@@ -97,7 +100,9 @@ def begin_with(world: World, model: str, version: str) -> None:
     rollout_id = start_rollout(world, model, version, PLAN)
     wait_for(f"{version} ready on {model}", lambda: _in_state(world, rollout_id, "running"), ROLLOUT_SECONDS)
     world.davy.post(path("rollouts", rollout_id, "promote"), {"reason": "the story starts over"})
-    wait_for(f"{version} stable on {model}", lambda: _in_state(world, rollout_id, "watching"), ROLLOUT_SECONDS)
+    wait_for(
+        f"{version} stable on {model}", lambda: _in_state(world, rollout_id, "watching"), ROLLOUT_SECONDS
+    )
 
 
 def _in_state(world: World, rollout_id: int, state: str) -> bool | None:
@@ -108,13 +113,13 @@ def promote(world: World) -> list[Line]:
     """A better version is promoted."""
     begin_with(world, "products", "v1")
     begun, sent = time.monotonic(), world.users.count("products").sent
-    rollout_id = start_rollout(world, "products", "v2", PLAN)
+    rollout_id = start_rollout(world, "products", world.better, world.plan)
     rollout = follow(world, rollout_id, ROLLOUT_SECONDS)
     seen = f"{rollout['state']}, {rollout['observed_weight_percent']} % observed"
     good = rollout["state"] == "promoted" and rollout["observed_weight_percent"] == 100
     return [
         Line(
-            "v2 (better) on products",
+            f"{world.better} (better) on products",
             "promoted, 100 % observed",
             seen if good else f"{seen}: {rollout['reason']}",
             good,
@@ -128,13 +133,13 @@ def promote(world: World) -> list[Line]:
 def roll_back(world: World) -> list[Line]:
     """A bad version is rolled back by the judge."""
     begun, sent = time.monotonic(), world.users.count("returns").sent
-    rollout_id = start_rollout(world, "returns", "v3", PLAN)
+    rollout_id = start_rollout(world, "returns", world.bad, world.plan)
     rollout = follow(world, rollout_id, ROLLOUT_SECONDS)
     failed = [gate["name"] for gate in rollout["gates"] if gate["verdict"] == "FAIL"]
     good = rollout["state"] == "rolled_back" and rollout["observed_weight_percent"] == 0 and bool(failed)
     return [
         Line(
-            "v3 (bad) on returns",
+            f"{world.bad} (bad) on returns",
             "rolled back by a gate, 0 % observed",
             f"{rollout['state']}, {rollout['observed_weight_percent']} % observed: {rollout['reason']}",
             good,
@@ -296,7 +301,7 @@ def truth(request_id: str) -> str:
 
 def _labels_line(done: dict[str, int], begun: float, sent: int) -> Line:
     seen = f"{done['improve']} uncertain and {done['measure']} measured images"
-    good = done["improve"] > 0 and done["measure"] > 0
+    good = done["improve"] >= LABELS and done["measure"] >= LABELS
     return Line(
         "scripted annotator on shelf",
         "images of both budgets labelled",

@@ -1,0 +1,106 @@
+"""Timer → weight: a rollout moves real traffic by itself, whatever is killed or missing on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.system import System
+
+WEIGHTS = [5, 25, 50]
+BROKER_GONE_SECONDS = 30.0
+
+
+def plan(dwell_seconds: float, *gates: str) -> dict[str, Any]:
+    """A rollout for the impatient: margins so wide that a hundred requests decide."""
+    return {
+        "name": "quick",
+        "steps": [{"weight_percent": weight, "dwell_seconds": dwell_seconds} for weight in WEIGHTS],
+        "gates": [{"name": gate, "settings": {"margin_points": {"1": 20}}} for gate in gates],
+        "patience_seconds": 120,
+        "watch_seconds": 1,
+    }
+
+
+def steps_of(system: System, rollout_id: int) -> list[tuple[int, float]]:
+    """(step, weight) of each change that the log tells while the rollout was running."""
+    running = [event for event in system.events(rollout_id) if event["state"] == "running"]
+    return [(event["step"], event["weight_percent"]) for event in running]
+
+
+def assert_promoted_step_by_step(system: System, rollout_id: int, model: str) -> None:
+    """Promoted, no step skipped or repeated, and Envoy says so too."""
+    rollout = system.ended(rollout_id)
+    assert rollout["state"] == "promoted", rollout["reason"]
+    assert steps_of(system, rollout_id) == list(enumerate(WEIGHTS))
+    states = [event["state"] for event in system.events(rollout_id)]
+    assert states == ["running"] * 3 + ["promoting", "watching", "promoted"]
+    slot = system.route(model)["stable_slot"]
+    assert system.envoy_weights(model)[slot] == 100
+
+
+def test_timers_move_a_rollout_through_every_weight_to_promoted(system) -> None:
+    with system.busy(products=300):
+        before = system.route("products")
+        rollout_id = system.start_rollout("products", "v2", plan(1, "errors", "latency", "confidence"))
+        slot = "b" if before["stable_slot"] == "a" else "a"
+        for weight in WEIGHTS:
+            system.at_weight(rollout_id, weight)
+            assert system.envoy_weights("products")[slot] == weight
+        assert_promoted_step_by_step(system, rollout_id, "products")
+    after = system.route("products")
+    assert (after["stable"], after["stable_slot"]) == ("v2", slot)
+
+
+def test_kill_9_of_worker_beat_and_web_costs_no_step(system) -> None:
+    with system.busy(returns=300):
+        rollout_id = system.start_rollout("returns", "v2", plan(5, "errors"))
+        for weight, name in zip(WEIGHTS, ("worker", "beat", "web"), strict=True):
+            system.at_weight(rollout_id, weight)
+            system.kill(name)
+        assert_promoted_step_by_step(system, rollout_id, "returns")
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What was seen while Davy was stopped, its broker gone, and Envoy restarted."""
+
+    rollout_id: int
+    before: dict[str, float]
+    after: dict[str, float]
+    finished_meanwhile: bool
+
+
+@pytest.fixture(scope="module")
+def outage(system) -> Iterator[Outage]:
+    """A rollout of kiosk at 25 %: Envoy restarts while nobody can correct it; the broker is gone for 30 s."""
+    with system.busy(kiosk=300):
+        rollout_id = system.start_rollout("kiosk", "v2", plan(5, "errors"))
+        system.at_weight(rollout_id, 25)
+        gone = time.monotonic()
+        for name in ("beat", "worker", "valkey"):
+            system.supervisor.stop(name)
+        before = system.envoy_weights("kiosk")
+        system.supervisor.restart(["envoy"])
+        system.wait_for("the gateway", lambda: system.served("kiosk") or None)
+        after = system.envoy_weights("kiosk")
+        system.supervisor.start(["worker", "beat"])
+        while time.monotonic() < gone + BROKER_GONE_SECONDS:
+            finished = bool(system.rollout(rollout_id)["ended_at"])
+            time.sleep(0.5)
+        system.supervisor.start(["valkey"])
+        yield Outage(rollout_id, before, after, finished)
+
+
+def test_a_restarted_envoy_serves_the_last_weights(outage) -> None:
+    assert set(outage.before.values()) == {25, 75}
+    assert outage.after == outage.before
+
+
+def test_a_broker_gone_for_30_s_makes_a_rollout_late_and_loses_nothing(system, outage) -> None:
+    assert not outage.finished_meanwhile
+    assert_promoted_step_by_step(system, outage.rollout_id, "kiosk")
