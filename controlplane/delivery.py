@@ -127,6 +127,11 @@ def _give_up(now: datetime) -> None:
     )
 
 
+def _summary(alert: Alert, event: str) -> str:
+    """What happened; for the end of it, how it ended."""
+    return f"Resolved: {alert.resolution}" if event == Delivery.Event.RESOLVE else alert.summary
+
+
 def message_of(delivery: Delivery) -> Message:
     """What a pager is told about a delivery; a test page stands for no alert."""
     alert: Alert | None = delivery.alert
@@ -160,7 +165,7 @@ def message_of(delivery: Delivery) -> Message:
         at=delivery.created_at,
         cause=alert.cause,
         severity=alert.severity,
-        summary=alert.summary,
+        summary=_summary(alert, delivery.event),
         detail=detail,
         url=f"{url}/alerts/{alert.pk}",
     )

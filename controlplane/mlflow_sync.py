@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def _take_over(found: Any, keep: Keep, now: datetime) -> int:
         _request(known, plan, fleet)
         return 0
     source = resolve(f"models:/{name}/{found.version}")
-    digest, _folder = keep(source)
+    digest, folder = keep(source)
     model = Model.objects.filter(name=name).first()
     if model is None:
         model, _created = registry.create_model(name=name, actor=ACTOR)
@@ -109,10 +110,25 @@ def _take_over(found: Any, keep: Keep, now: datetime) -> int:
         mlflow_run_id=found.run_id or "",
         requested_plan=plan,
         requested_fleet=fleet,
+        bundle=_described(folder),
         actor=ACTOR,
         now=now,
     )
     return 1
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What the artifact says of itself in davy.json (`classes`, thresholds); {} when it says nothing."""
+    file = folder / "davy.json"
+    if not file.is_file():
+        return {}
+    try:
+        described = json.loads(file.read_bytes())
+    except ValueError as err:
+        raise MlflowError(f"{file.name} of the artifact is not JSON: {err}") from err
+    if not isinstance(described, dict):
+        raise MlflowError(f"{file.name} of the artifact is not an object")
+    return described
 
 
 def _request(known: Any, plan: str, fleet: str) -> None:

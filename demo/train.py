@@ -181,14 +181,17 @@ def export(weights: Weights) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_bundle(folder: Path, onnx_model: bytes, preprocessing: dict[str, float]) -> None:
-    """Write a bundle: config.pbtxt and model.py of demo/bundle, with these weights and preprocessing."""
+def write_bundle(
+    folder: Path, onnx_model: bytes, preprocessing: dict[str, float], classes: list[str]
+) -> None:
+    """Write a bundle: config.pbtxt and model.py of demo/bundle, with these weights, preprocessing and classes."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "1").mkdir(parents=True)
     shutil.copyfile(BUNDLE / "config.pbtxt", folder / "config.pbtxt")
     shutil.copyfile(BUNDLE / "model.py", folder / "1" / "model.py")
     (folder / "1" / "model.onnx").write_bytes(onnx_model)
     (folder / "1" / "preprocessing.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    (folder / "davy.json").write_text(json.dumps({"classes": classes}, indent=2) + "\n")
 
 
 def bundle_digest(folder: Path) -> str:
@@ -283,7 +286,7 @@ def main(retrain: bool) -> None:
         if retrain and version.recipe not in trained:
             trained[version.recipe] = export(train(version.recipe, data))
         kept = trained[version.recipe] if retrain else (folder / "1" / "model.onnx").read_bytes()
-        write_bundle(folder, kept, version.preprocessing)
+        write_bundle(folder, kept, version.preprocessing, [str(name) for name in data["classes"]])
         if retrain:
             held_out = data["train_images"][CALIBRATION_END:]
             write_reference(ARTIFACTS / f"{name}.reference.npz", folder, held_out)

@@ -19,6 +19,7 @@ from labeling.models import Annotation, Lease, Task
 from monitoring.models import Outcome
 
 logger = logging.getLogger(__name__)
+MEASURE_EVERY = 5  # one lease in five is of the measure budget, as long as both budgets have tasks
 MAX_BATCHES = 20  # one fill looks at no more than 10,000 predictions; the timer comes again
 
 
@@ -32,22 +33,32 @@ def fill(now: datetime) -> Counter[str]:
             break
     lost = {reason: n for reason, n in total.items() if reason in routing.LOSSES}
     if lost:
-        logger.warning("of %d predictions not made into tasks: %s", total["looked_at"], lost)
+        logger.info("of %d predictions not made into tasks: %s", total["looked_at"], lost)
     return total
 
 
 def next_task(annotator: User, now: datetime, model: Model | None = None) -> Lease | None:
-    """Lease the free task of the highest priority to `annotator` for settings.LEASE_SECONDS; None: no task.
+    """Lease a free task to `annotator` for settings.LEASE_SECONDS; None: no task.
 
+    One lease in MEASURE_EVERY prefers the measure budget, the others improve, so that neither starves; within
+    a budget the highest priority comes first, then the oldest.
     A task is free while fewer than `overlap` people have answered or hold it. Nobody gets a task that
     they have answered or hold. Who let a lease run out may get the task again: the same Lease row with a
     new token and a new time, so that what was written under the old token is fenced off.
     """
-    for model_id in _models_by_urgency(model):
-        lease = _lease_one(annotator, now, model_id)
-        if lease is not None:
-            return lease
+    for budget in _budgets():
+        for model_id in _models_by_urgency(model, budget):
+            lease = _lease_one(annotator, now, model_id, budget)
+            if lease is not None:
+                return lease
     return None
+
+
+def _budgets() -> list[str]:
+    """Both budgets, the one whose turn it is first."""
+    last = Lease.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    order = [Task.Budget.IMPROVE, Task.Budget.MEASURE]
+    return order[::-1] if last % MEASURE_EVERY == 0 else order
 
 
 def heartbeat(token: uuid.UUID, now: datetime) -> Lease:
@@ -90,26 +101,27 @@ def _taken(now: datetime) -> Q:
     return Q(returned_at__isnull=False) | Q(expires_at__gt=now)
 
 
-def _models_by_urgency(model: Model | None) -> list[int]:
+def _models_by_urgency(model: Model | None, budget: str) -> list[int]:
     """The models to look into, the one with the most urgent open task first. One index probe per model."""
     if model is not None:
         return [model.pk]
-    first = Task.objects.filter(model=OuterRef("pk"), state=Task.State.OPEN).order_by("-priority", "id")
+    open_tasks = Task.objects.filter(model=OuterRef("pk"), state=Task.State.OPEN, budget=budget)
+    first = open_tasks.order_by("-priority", "id")
     ranked = Model.objects.annotate(urgency=Subquery(first.values("priority")[:1]))
     return list(ranked.filter(urgency__isnull=False).order_by("-urgency", "id").values_list("pk", flat=True))
 
 
-def _free(annotator: User, now: datetime, model_id: int) -> QuerySet[Task]:
+def _free(annotator: User, now: datetime, model_id: int, budget: str) -> QuerySet[Task]:
     taken = Lease.objects.filter(_taken(now), task=OuterRef("pk")).order_by().values("task")
     return (
-        Task.objects.filter(model_id=model_id, state=Task.State.OPEN)
+        Task.objects.filter(model_id=model_id, state=Task.State.OPEN, budget=budget)
         .filter(overlap__gt=Coalesce(Subquery(taken.annotate(n=Count("pk")).values("n")), 0))
         .exclude(Exists(Lease.objects.filter(_taken(now), task=OuterRef("pk"), annotator=annotator)))
         .order_by("-priority", "id")
     )
 
 
-def _lease_one(annotator: User, now: datetime, model_id: int) -> Lease | None:
+def _lease_one(annotator: User, now: datetime, model_id: int, budget: str) -> Lease | None:
     """Lock a free task, make sure that it is still free, lease it.
 
     The lock alone is not enough: another annotator's lease may be committed between this statement's snapshot
@@ -118,7 +130,7 @@ def _lease_one(annotator: User, now: datetime, model_id: int) -> Lease | None:
     """
     with transaction.atomic():
         while True:
-            free = _free(annotator, now, model_id)
+            free = _free(annotator, now, model_id, budget)
             task = free.select_for_update(skip_locked=True, of=("self",)).first()
             if task is None:
                 return None

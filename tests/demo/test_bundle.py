@@ -100,7 +100,7 @@ def test_the_collector_is_told_what_was_answered():
     assert row["segments"] == {"camera": "front"}
     assert row["images"] == ["http://images/live/0.png"]
     assert row["purpose"] == "live"
-    assert row["labels"] == answer["label"][0]
+    assert row["labels"] == [looks.class_names()[int(answer["label"][0][0])]]
     assert row["confidences"] == answer["probabilities"].max()
     assert row["latency_seconds"][0] > 1_000_000_000  # since the router's receipt, half a second into 1970
     assert not row["errors"].any()

@@ -209,7 +209,7 @@ def test_two_labels_that_disagree_are_no_truth() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_eight_annotators_get_200_tasks_once_each_and_no_answer_is_lost() -> None:
     tasks(a_version(), 200)
-    annotators = [an_annotator(f"ann{i}") for i in range(8)]
+    annotators = [an_an_annotator(f"ann{i}") for i in range(8)]
 
     def work(index: int) -> list[int]:
         got = []
@@ -227,7 +227,7 @@ def test_eight_annotators_get_200_tasks_once_each_and_no_answer_is_lost() -> Non
 @pytest.mark.django_db(transaction=True)
 def test_eight_annotators_who_only_take_never_hold_the_same_task() -> None:
     tasks(a_version(), 40)
-    annotators = [an_annotator(f"ann{i}") for i in range(8)]
+    annotators = [an_an_annotator(f"ann{i}") for i in range(8)]
     held = together(lambda i: [queue.next_task(annotators[i], NOW) for _ in range(6)], 8)
     got = [lease.task_id for leases in held for lease in leases if lease]
     assert len(got) == len(set(got)) == 40
@@ -236,7 +236,7 @@ def test_eight_annotators_who_only_take_never_hold_the_same_task() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_of_many_late_and_running_leases_exactly_one_answer_wins() -> None:
     (task,) = tasks(a_version(), 1)
-    annotators = [an_annotator(f"ann{i}") for i in range(4)]
+    annotators = [an_an_annotator(f"ann{i}") for i in range(4)]
     step = timedelta(seconds=settings.LEASE_SECONDS)
     tokens = [_lease(ann, now=NOW + i * step).token for i, ann in enumerate(annotators)]
 
@@ -284,5 +284,16 @@ def test_filling_looks_at_more_than_one_batch() -> None:
 
 def test_what_could_not_become_a_task_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     predictions(a_version(), 2, image="")
+    caplog.set_level("INFO")
     queue.fill(NOW)
     assert "of 2 predictions not made into tasks: {'no_image': 2}" in caplog.text
+
+
+def test_neither_budget_starves_the_other() -> None:
+    version = a_version("products")
+    tasks(version, 30)
+    tasks(version, 30, budget="measure", sampler="measure", inclusion_probability=0.1, priority=1)
+    leased = [queue.next_task(an_annotator(f"ann{i}"), NOW) for i in range(20)]
+    budgets = [lease.task.budget for lease in leased if lease]
+    assert budgets.count("measure") in (4, 5)  # one in five, wherever the sequence stands
+    assert len(budgets) == 20
