@@ -85,10 +85,10 @@ def count_batch(batch: Batch, good: Batch) -> tuple[WindowCounts, int]:
 
 
 def _errors_by_key_bucket(batch: Batch) -> Counts:
-    """(16,) failed rows by a hash of their key that is the same on every server; without keys all zero."""
+    """(16,) failed rows by a hash of their key that is the same on every server; rows without a key in none."""
     keys = batch.columns.get("keys")
     if keys is None:
         return np.zeros(KEY_BUCKETS, np.int64)
-    failed = np.flatnonzero(batch.columns["errors"])
-    buckets = [zlib.crc32(str(keys[i]).encode()) % KEY_BUCKETS for i in failed]
-    return np.bincount(buckets, minlength=KEY_BUCKETS)
+    failed = [keys[i] for i in np.flatnonzero(batch.columns["errors"])]
+    buckets = [zlib.crc32(str(key).encode()) % KEY_BUCKETS for key in failed if key not in (None, "")]
+    return np.bincount(np.array(buckets, np.int64), minlength=KEY_BUCKETS)

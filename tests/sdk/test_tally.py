@@ -41,7 +41,8 @@ def test_errors_are_counted_by_a_hash_of_their_key_that_never_changes():
     counts, _ = counted(errors=[True, True, False, True], keys=["u1", "u2", "u3", 7])
     expected = np.bincount([zlib.crc32(k) % 16 for k in (b"u1", b"u2", b"7")], minlength=16)
     assert counts.errors_by_key_bucket.tolist() == expected.tolist()
-    assert counted(errors=[True] * 4)[0].errors_by_key_bucket.sum() == 0
+    for without in ({}, {"keys": ["", None, "", None]}):
+        assert counted(errors=[True] * 4, **without)[0].errors_by_key_bucket.sum() == 0
 
 
 def test_lists_of_detections_are_counted_by_length():
