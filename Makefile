@@ -31,7 +31,7 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --config importlinter.toml
 
 test-system:  ## Debian packages for the tests marked `system`; needs root
 	apt-get update -qq
