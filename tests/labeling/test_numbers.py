@@ -11,9 +11,9 @@ pytestmark = pytest.mark.django_db
 def test_each_models_queue_is_counted() -> None:
     version, ann = a_version(), an_annotator()
     tasks(version, 4, budget="measure", sampler="measure", inclusion_probability=0.1, priority=1)
+    leases = [queue.next_task(ann, NOW, version.model) for _ in range(4)]
     tasks(version, 3)
     tasks(a_version("returns"), 1)
-    leases = [queue.next_task(ann, NOW, version.model) for _ in range(4)]
     for lease in leases[:2]:
         queue.submit(lease.token, "shoe", NOW)
     queue.skip(leases[2].token, "dark", NOW)

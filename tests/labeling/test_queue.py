@@ -209,7 +209,7 @@ def test_two_labels_that_disagree_are_no_truth() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_eight_annotators_get_200_tasks_once_each_and_no_answer_is_lost() -> None:
     tasks(a_version(), 200)
-    annotators = [an_an_annotator(f"ann{i}") for i in range(8)]
+    annotators = [an_annotator(f"ann{i}") for i in range(8)]
 
     def work(index: int) -> list[int]:
         got = []
@@ -227,7 +227,7 @@ def test_eight_annotators_get_200_tasks_once_each_and_no_answer_is_lost() -> Non
 @pytest.mark.django_db(transaction=True)
 def test_eight_annotators_who_only_take_never_hold_the_same_task() -> None:
     tasks(a_version(), 40)
-    annotators = [an_an_annotator(f"ann{i}") for i in range(8)]
+    annotators = [an_annotator(f"ann{i}") for i in range(8)]
     held = together(lambda i: [queue.next_task(annotators[i], NOW) for _ in range(6)], 8)
     got = [lease.task_id for leases in held for lease in leases if lease]
     assert len(got) == len(set(got)) == 40
@@ -236,7 +236,7 @@ def test_eight_annotators_who_only_take_never_hold_the_same_task() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_of_many_late_and_running_leases_exactly_one_answer_wins() -> None:
     (task,) = tasks(a_version(), 1)
-    annotators = [an_an_annotator(f"ann{i}") for i in range(4)]
+    annotators = [an_annotator(f"ann{i}") for i in range(4)]
     step = timedelta(seconds=settings.LEASE_SECONDS)
     tokens = [_lease(ann, now=NOW + i * step).token for i, ann in enumerate(annotators)]
 
