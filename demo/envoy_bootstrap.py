@@ -7,6 +7,7 @@ Envoy follows the folder's moves, so a change takes effect within milliseconds a
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ def empty_routes() -> dict[str, Any]:
 def empty_clusters() -> dict[str, Any]:
     """A clusters.json without a cluster."""
     return {"version_info": "0", "resources": []}
+
+
+def move_servers(folder: Path, moved: Mapping[int, int]) -> None:
+    """Point the clusters in `folder` to the ports that their servers moved to (old number to new).
+
+    Else Envoy would send to whoever took the old port until Davy writes the clusters again.
+    """
+    path = folder / "clusters.json"
+    if not moved or not path.exists():
+        return
+    fresh = path.with_name(".clusters.json.moved")
+    fresh.write_text(json.dumps(_moved(json.loads(path.read_text()), moved), indent=1))
+    fresh.rename(path)
+
+
+def _moved(part: Any, moved: Mapping[int, int]) -> Any:
+    match part:
+        case {"port_value": int(port), **others}:
+            return {**others, "port_value": moved.get(port, port)}
+        case dict():
+            return {name: _moved(value, moved) for name, value in part.items()}
+        case list():
+            return [_moved(value, moved) for value in part]
+    return part
 
 
 def write(path: Path, *, gateway_port: int, admin_port: int, folder: Path) -> None:

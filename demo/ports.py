@@ -100,6 +100,16 @@ def choose(known: Mapping[str, int], take: Callable[[int, int], bool]) -> Choice
     return Choice(ports, tuple(notes))
 
 
+def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[int, int]:
+    """The ports that changed hands between two choices: old number to new, each of a row of three."""
+    return {
+        before[name] + offset: after[name] + offset
+        for name in after
+        if name in before and before[name] != after[name]
+        for offset in range(WIDTH.get(name, 1))
+    }
+
+
 def load(path: Path) -> dict[str, int]:
     """The last choice; empty when there is none or it cannot be read."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from controlplane import embedded
@@ -20,20 +21,27 @@ CLOCKS = {
 }
 
 
+class Phase(Enum):
+    """What a process waits for before it is started."""
+
+    NOTHING = "nothing"
+    TABLES = "tables"  # and the tokens
+    SERVERS = "servers"  # all of the above are ready
+    MODELS = "models"  # the models are registered and served
+
+
 @dataclass(frozen=True)
 class Process:
     """One supervised process.
 
     ready_url    answers 200 when the process can work; "" when running is all one can ask
-    after_setup  started last, when the models are registered
-    needs_database  started when the tables exist
+    phase        what has to be there before it is started
     """
 
     name: str
     command: tuple[str, ...]
     ready_url: str = ""
-    needs_database: bool = False
-    after_setup: bool = False
+    phase: Phase = Phase.NOTHING
     stop_seconds: int = 10
 
 
@@ -99,7 +107,7 @@ def web(here: Places, plan: Plan) -> Process:
         "web",
         (_app_python(here), *words, *quiet, *port, *stop),
         ready_url=f"{plan.web_url}/healthz",
-        needs_database=True,
+        phase=Phase.TABLES,
     )
 
 
@@ -107,16 +115,19 @@ def worker(here: Places) -> Process:
     """The Celery worker; threads, so that one process serves the many short waits."""
     words = ("-m", "celery", "-A", "controlplane", "worker", "-P", "threads", "-c", "8")
     quiet = ("--without-gossip", "--without-mingle", "--loglevel", "WARNING")
-    return Process("worker", (_app_python(here), *words, *quiet), needs_database=True)
+    return Process("worker", (_app_python(here), *words, *quiet), phase=Phase.TABLES)
 
 
 def beat(here: Places) -> Process:
-    """The Celery timer; without a pid file, which a kill -9 would leave behind."""
+    """The Celery timer; without a pid file, which a kill -9 would leave behind.
+
+    It starts when the servers are ready: its first nudges would only find that MLflow does not answer yet.
+    """
     schedule = ("--schedule", str(here.run / "beat-schedule"), "--loglevel", "WARNING")
     return Process(
         "beat",
         (_app_python(here), "-m", "celery", "-A", "controlplane", "beat", *schedule),
-        needs_database=True,
+        phase=Phase.SERVERS,
     )
 
 
@@ -152,7 +163,7 @@ def model_server(here: Places, plan: Plan, slot: str) -> Process:
         options = ("--port", port, "--repository", str(here.repository(slot)), "--name", slot)
         command = (python, "-m", "demo.substitute", *options)
     return Process(
-        f"triton-{slot}", command, ready_url=f"{plan.slot_url(slot)}/v2/health/ready", needs_database=True
+        f"triton-{slot}", command, ready_url=f"{plan.slot_url(slot)}/v2/health/ready", phase=Phase.TABLES
     )
 
 
@@ -169,7 +180,7 @@ def traffic(here: Places, plan: Plan) -> Process:
         *("--gateway", plan.gateway_url, "--images", plan.images_url),
         *("--control", str(here.traffic_control), "--counts", str(here.traffic_counts)),
     )
-    return Process("traffic", command, after_setup=True)
+    return Process("traffic", command, phase=Phase.MODELS)
 
 
 def environment(

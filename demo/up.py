@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from controlplane import embedded
 from demo import credentials, envoy_bootstrap, fleet_venv, given, places, ports, processes, running, venvs
 from demo.places import Places
-from demo.processes import Plan, Process
+from demo.processes import Phase, Plan, Process
 from demo.supervision import SupervisionError, Supervisor
 
 READY_SECONDS = 300.0  # a busy machine; a start takes 20
@@ -72,7 +72,9 @@ def answers(url: str, token: str = "", timeout_seconds: float = 1) -> bool:
 def make_plan(here: Places, clock: Clock, claims: ports.Claims) -> Plan:
     """Choose ports and parts for this start, and say what differs from the usual."""
     path = here.var / "ports.json"
-    choice = ports.choose(ports.load(path), claims.take)
+    known = ports.load(path)
+    choice = ports.choose(known, claims.take)
+    envoy_bootstrap.move_servers(here.envoy, ports.moved(known, choice.ports))
     ports.save(path, choice.ports)
     for note in choice.notes:
         clock.say(note)
@@ -174,6 +176,21 @@ def wait_ready(supervisor: Supervisor, wanted: Iterable[Process], clock: Clock) 
         time.sleep(0.1)
 
 
+def prove_token(
+    here: Places, plan: Plan, environment: Mapping[str, str], values: dict[str, str], clock: Clock
+) -> dict[str, str]:
+    """The credentials, once the web application takes their token; new ones when it does not know it."""
+    if answers(f"{plan.web_url}/api/v1/models", values["DAVY_TOKEN"], timeout_seconds=10):
+        return values
+    clock.say(f"the token in {here.credentials_file.name} is not of this database: making new ones")
+    fresh = keep_credentials(here, plan, environment, anew=True)
+    servers = [processes.model_server(here, plan, slot) for slot in processes.SLOTS]
+    supervisor = Supervisor(here)
+    supervisor.restart(p.name for p in servers)  # they report with a token of their own
+    wait_ready(supervisor, servers, clock)
+    return fresh
+
+
 def start(here: Places, clock: Clock) -> dict[str, str]:
     """Start everything that is not running; return the credentials."""
     claims = ports.Claims()
@@ -187,25 +204,20 @@ def start(here: Places, clock: Clock) -> dict[str, str]:
     environment = processes.environment(here, plan, database_url, broker_url, venvs.clean_environment())
     supervisor = Supervisor(here)
     supervisor.launch(chosen, environment)
-    supervisor.start(p.name for p in chosen if not p.needs_database and not p.after_setup)
+    supervisor.start(p.name for p in chosen if p.phase is Phase.NOTHING)
     command(here, environment, "manage.py", "migrate", "--no-input")
     values = keep_credentials(here, plan, environment, anew=False)
     clock.say("tables, user and tokens are ready")
-    supervisor.start(p.name for p in chosen if p.needs_database)
-    wait_ready(supervisor, [p for p in chosen if not p.after_setup], clock)
+    supervisor.start(p.name for p in chosen if p.phase is Phase.TABLES)
+    wait_ready(supervisor, [p for p in chosen if p.phase in {Phase.NOTHING, Phase.TABLES}], clock)
     claims.release()
-    if not answers(f"{plan.web_url}/api/v1/models", values["DAVY_TOKEN"], timeout_seconds=10):
-        clock.say(f"the token in {here.credentials_file.name} is not of this database: making new ones")
-        values = keep_credentials(here, plan, environment, anew=True)
-        servers = [p for p in chosen if p.name.startswith("triton-")]  # they report with a token of their own
-        supervisor.restart(p.name for p in servers)
-        wait_ready(supervisor, servers, clock)
+    values = prove_token(here, plan, environment, values, clock)
+    supervisor.start(p.name for p in chosen if p.phase is Phase.SERVERS)
     clock.say("registering the models and bringing their first versions to traffic …")
     command(here, {**environment, **values}, "-m", "demo.setup")
     clock.say("the models are registered and served")
-    last = [p for p in chosen if p.after_setup]
-    supervisor.start(p.name for p in last)
-    wait_ready(supervisor, last, clock)
+    supervisor.start(p.name for p in chosen if p.phase is Phase.MODELS)
+    wait_ready(supervisor, [p for p in chosen if p.phase in {Phase.SERVERS, Phase.MODELS}], clock)
     running.mark_ready(here)
     return values
 

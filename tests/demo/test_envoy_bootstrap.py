@@ -38,6 +38,14 @@ def test_files_that_exist_are_left_alone(tmp_path) -> None:
     assert json.loads((tmp_path / "clusters.json").read_text())["resources"] == []
 
 
+def test_clusters_follow_servers_that_moved(tmp_path) -> None:
+    route_everything_to(tmp_path, 8500)
+    envoy_bootstrap.move_servers(tmp_path, {8500: 8510, 8510: 8520})
+    text = (tmp_path / "clusters.json").read_text()
+    assert '"port_value": 8510' in text
+    assert '"address": "127.0.0.1"' in text
+
+
 @pytest.fixture
 def plan() -> Plan:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]

@@ -63,6 +63,12 @@ def test_the_choice_survives_in_a_file(tmp_path) -> None:
     assert ports.load(path) == {}
 
 
+def test_a_model_server_that_moves_takes_its_three_ports_along() -> None:
+    before = {"web": 8000, "triton_a": 8500}
+    assert ports.moved(before, {"web": 8000, "triton_a": 8510}) == {8500: 8510, 8501: 8511, 8502: 8512}
+    assert ports.moved({}, {"web": 8000}) == {}
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
