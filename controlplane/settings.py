@@ -105,7 +105,6 @@ ARTIFACT_ROOTS = [Path(p).resolve() for p in _list("DAVY_ARTIFACT_ROOTS")]  # fi
 
 # The loop's clocks, in seconds.
 TICK_SECONDS = _number("DAVY_TICK_SECONDS", 1, 0.2, 60)
-WINDOW_SECONDS = int(_number("DAVY_WINDOW_SECONDS", 10, 1, 60))  # what collectors are told to count over
 EVIDENCE_GRACE_SECONDS = _number("DAVY_EVIDENCE_GRACE_SECONDS", 15, 1, 120)
 DRIFT_CHECK_SECONDS = _number("DAVY_DRIFT_CHECK_SECONDS", 10, 1, 3600)
 DRIFT_WINDOW_SECONDS = _number("DAVY_DRIFT_WINDOW_SECONDS", 300, 10, 86400)
