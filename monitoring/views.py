@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,33 +17,32 @@ from numpy.typing import NDArray
 
 from controlplane.models import ModelVersion
 from controlplane.views import live, signed_in
-from monitoring import references, windows
+from monitoring import accuracy, references, windows
+from monitoring.detectors import confidence_chart, embedding_drift
+from monitoring.detectors.base import Live
 from monitoring.models import Finding, Purpose, Window
+from monitoring.statistics.p_chart import p_chart
 
-HISTORY = timedelta(minutes=30)  # of D over time
+HISTORY = timedelta(minutes=30)  # of D and of the p chart
+LABELS_SINCE = timedelta(days=30)
 FINDINGS_SHOWN = 20
-DRIFTED_AT, STABLE_AT = (
-    0.2,
-    0.15,
-)  # lines of the chart, drift.md: alarm above the first, over below the second
-LOW, HIGH = 0.3, 0.6  # the band of confidence that is unsure
-ENOUGH = 500  # fewer rows decide nothing
+CHARTED, UNSURE = "below_0.6", "0.3_to_0.6"  # shares of the confidence chart
+DETECTOR = embedding_drift.EmbeddingDrift()
 
 Counts = NDArray[np.int64]
 
 
 @signed_in
 def drift(request: HttpRequest, name: str, version: str) -> HttpResponse:
-    """Per component how far live embeddings are from the reference, and the confidences against theirs."""
+    """How far live embeddings and confidences are from the reference, over the window last looked at."""
     shown = get_object_or_404(ModelVersion.objects.select_related("model"), model__name=name, name=version)
     states = {state.detector: state for state in shown.detector_states.defer("state").order_by("detector")}
-    watched = states.get("embedding_drift")
+    watched = states.get(DETECTOR.name)
     until = (watched.evaluated_until if watched else None) or timezone.now()
     since = until - timedelta(seconds=settings.DRIFT_WINDOW_SECONDS)
     total = windows.total(shown, since, until)
+    seen = Live(total.start, total.end, total.n, total.confidence, total.embedding)
     reference = references.load(shown)
-    components = component_rows(watched.result if watched else {})
-    worst = components[0] if components else None
     context: dict[str, Any] = {
         "version": shown,
         "states": list(states.values()),
@@ -53,58 +51,43 @@ def drift(request: HttpRequest, name: str, version: str) -> HttpResponse:
         "total": total,
         "since": since,
         "until": until,
-        "components": components,
-        "worst": worst,
+        "accuracy": accuracy.measured(shown, until - LABELS_SINCE, timezone.now()),
+        "drifted_above": DETECTOR.hysteresis.drifted_above,
+        "minimum_n": DETECTOR.minimum_n,
         "findings": Finding.objects.filter(version=shown)
         .select_related("alert")
-        .order_by("-at")[:FINDINGS_SHOWN],
-        "drifted_at": DRIFTED_AT,
-        "charts": {},
+        .order_by("-id")[:FINDINGS_SHOWN],
+        "control": control(shown, reference, until),
     }
-    if total.n:
-        context["confidence"] = confidence(total.confidence, reference)
-    if reference is not None and total.embedding is not None and total.embedding.sum():
-        row = worst["index"] if worst else int(grid_distances(reference.counts, total.embedding).argmax())
-        context["ecdf"] = ecdf(reference, total.embedding, row)
+    if total.confidence.any():
+        context["confidence"] = confidence(seen, reference)
+    if reference is not None and total.embedding is not None and total.embedding.any():
+        context["embedding"] = embedding(seen, reference)
         context["history"] = history(shown, reference, until)
     return live(request, "monitoring/drift.html", "monitoring/_drift.html", context)
 
 
-def component_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The components of a detector's latest result, the furthest first."""
-    return sorted(result.get("components", []), key=lambda row: -row["d"])
-
-
-def grid_distances(reference: Counts, live_counts: Counts) -> NDArray[np.float64]:
-    """Largest distance of the two ECDFs over the bin edges, (k+1, B) counts each → (k+1,); 0 for an empty row."""
-    distances: NDArray[np.float64] = np.abs(_ecdf(reference) - _ecdf(live_counts)).max(axis=1)
-    return distances
-
-
-def _ecdf(counts: Counts) -> NDArray[np.float64]:
-    """(k+1, B-1) share of the rows below each inner edge; 0 for an empty row."""
-    below = np.cumsum(counts, axis=1)[:, :-1]
-    shares: NDArray[np.float64] = below / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
-
-
-def ecdf(reference: Bins, live_counts: Counts, row: int) -> dict[str, Any]:
-    """Both ECDFs of one component at the distinct bin edges, and the edge where they are furthest apart."""
-    edges = reference.edges[row]
-    kept = np.append(np.diff(edges) > 0, True)  # spare edges repeat the last one
-    f, g = _ecdf(reference.counts)[row][kept], _ecdf(live_counts)[row][kept]
-    edges = edges[kept]
-    widest = int(np.abs(f - g).argmax())
+def embedding(seen: Live, reference: Bins) -> dict[str, Any]:
+    """The components, the furthest first, and both ECDFs of the furthest with the edge of their largest gap."""
+    result = embedding_drift.measure(seen, reference)
+    found = embedding_drift.ecdf(seen, reference, result["component"])
+    gaps = [abs(f - g) for f, g in zip(found["reference"], found["live"], strict=True)]
+    widest = gaps.index(max(gaps))
+    components = sorted(result["components"], key=lambda row: -row["d"])
     return {
-        "component": row,
-        "residual": row == len(reference.components),
-        "reference": [[round(float(x), 5), round(float(y), 5)] for x, y in zip(edges, f, strict=True)],
-        "current": [[round(float(x), 5), round(float(y), 5)] for x, y in zip(edges, g, strict=True)],
-        "at": [round(float(edges[widest]), 5), round(float(f[widest]), 5), round(float(g[widest]), 5)],
-        "d": round(float(abs(f[widest] - g[widest])), 4),
-        "n": int(live_counts[row].sum()),
-        "reference_n": int(reference.counts[row].sum()),
+        "components": components,
+        "worst": components[0],
+        "chart": {
+            "reference": _pairs(found["edges"], found["reference"]),
+            "live": _pairs(found["edges"], found["live"]),
+            "at": [found[key][widest] for key in ("edges", "reference", "live")],
+            "d": components[0]["d"],
+        },
     }
+
+
+def _pairs(x: list[float], y: list[float]) -> list[list[float]]:
+    return [[round(a, 5), round(b, 5)] for a, b in zip(x, y, strict=True)]
 
 
 def history(version: ModelVersion, reference: Bins, until: datetime) -> dict[str, Any]:
@@ -123,41 +106,92 @@ def history(version: ModelVersion, reference: Bins, until: datetime) -> dict[str
             minutes[start.replace(second=0, microsecond=0)] += wire.unpack(bytes(packed), shape)
     points = []
     for minute, counts in sorted(minutes.items()):
-        n = int(counts[-1].sum())
-        points.append(
-            [
-                int(minute.timestamp() * 1000),
-                round(float(grid_distances(reference.counts, counts).max()), 4),
-                n,
-            ]
-        )
-    return {"points": points, "drifted_at": DRIFTED_AT, "stable_at": STABLE_AT, "enough": ENOUGH}
+        d = float(grid_distances(reference.counts, counts).max())
+        points.append([_milliseconds(minute), round(d, 4), int(counts[-1].sum())])
+    lines = DETECTOR.hysteresis
+    return {
+        "points": points,
+        "drifted_above": lines.drifted_above,
+        "stable_below": lines.stable_below,
+        "enough": DETECTOR.minimum_n,
+    }
 
 
-def confidence(counts: Counts, reference: Bins | None) -> dict[str, Any]:
-    """Shares of the 100 confidence bins, live and reference, and the three shares that people talk about."""
+def grid_distances(reference: Counts, live_counts: Counts) -> NDArray[np.float64]:
+    """D_grid of each row of (k+1, B) counts, without p-values: half an hour of it is drawn at every look."""
+    f, g = (
+        np.cumsum(counts, axis=1)[:, :-1] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        for counts in (reference, live_counts)
+    )
+    distances: NDArray[np.float64] = np.abs(f - g).max(axis=1)
+    return distances
+
+
+def confidence(seen: Live, reference: Bins | None) -> dict[str, Any]:
+    """The histogram of live confidences beside the reference's, and the shares that the detector watches."""
+    counts = seen.confidence
     before = reference.confidence_counts if reference is not None else np.zeros_like(counts)
     return {
         "n": int(counts.sum()),
         "reference_n": int(before.sum()),
-        "current": _shares(counts),
-        "reference": _shares(before) if before.sum() else [],
-        "unsure": [LOW, HIGH],
         "parts": [
             {
-                "name": name,
-                "current": float(counts[part].sum() / max(counts.sum(), 1)),
-                "reference": float(before[part].sum() / before.sum()) if before.sum() else None,
+                "name": confidence_chart.WORDS[name],
+                "live": confidence_chart.share(counts, name) / int(counts.sum()),
+                "reference": confidence_chart.share(before, name) / int(before.sum())
+                if before.any()
+                else None,
             }
-            for name, part in _parts()
+            for name in (CHARTED, UNSURE)
         ],
+        "chart": {
+            "live": _shares(counts),
+            "reference": _shares(before) if before.any() else [],
+            "unsure": [
+                confidence_chart.SHARES[UNSURE].start / 100,
+                confidence_chart.SHARES[UNSURE].stop / 100,
+            ],
+        },
     }
 
 
-def _parts() -> Sequence[tuple[str, slice]]:
-    low, high = round(LOW * 100), round(HIGH * 100)
-    return (("below .3", slice(0, low)), (".3 to .6", slice(low, high)), (".6 and above", slice(high, None)))
-
-
 def _shares(counts: Counts) -> list[float]:
-    return [round(float(value), 6) for value in counts / max(int(counts.sum()), 1)]
+    return [round(float(value), 6) for value in counts / int(counts.sum())]
+
+
+def control(version: ModelVersion, reference: Bins | None, until: datetime) -> dict[str, Any] | None:
+    """The p chart of the share of confidences below .6, interval by interval; None without any."""
+    counts = windows.intervals(version, until - HISTORY, until)
+    points = [(row, int(row.confidence.sum())) for row in counts if row.confidence.any()]
+    if not points:
+        return None
+    expected = None
+    if reference is not None:
+        expected = confidence_chart.share(reference.confidence_counts, CHARTED) / reference.rows
+    events = [confidence_chart.share(row.confidence, CHARTED) for row, _ in points]
+    made = p_chart(events, [n for _, n in points], expected)
+    return {
+        "outside": int(made.outside.sum()),
+        "count": len(points),
+        "n": sum(n for _, n in points),
+        "center": made.center,
+        "from_reference": reference is not None,
+        "chart": {
+            "center": round(made.center, 5),
+            "points": [
+                [
+                    _milliseconds(row.end),
+                    round(float(made.share[i]), 5),
+                    round(float(made.lower[i]), 5),
+                    round(float(made.upper[i]), 5),
+                    n,
+                    bool(made.outside[i]),
+                ]
+                for i, (row, n) in enumerate(points)
+            ],
+        },
+    }
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

@@ -15,7 +15,7 @@
           type: "line",
           step: "middle",
           symbol: "none",
-          data: at(data.current),
+          data: at(data.live),
           lineStyle: { color: colours.current, width: 1.5 },
           itemStyle: { color: colours.current },
           areaStyle: { color: colours.current, opacity: 0.25 },

@@ -2,13 +2,13 @@
 (() => {
   "use strict";
   davyCharts.kind("distance", (data, colours, { axis, limit }) => {
-    const alarm = limit(colours, data.drifted_at, `alarm above ${String(data.drifted_at).replace(/^0/, "")}`);
+    const alarm = limit(colours, data.drifted_above, `alarm above ${String(data.drifted_above).replace(/^0/, "")}`);
     const over = {
-      yAxis: data.stable_at,
+      yAxis: data.stable_below,
       lineStyle: { color: colours.reference, type: "dotted" },
-      label: { formatter: `over below ${String(data.stable_at).replace(/^0/, "")}`, color: colours.muted, position: "insideStartBottom", fontWeight: 400 },
+      label: { formatter: `over below ${String(data.stable_below).replace(/^0/, "")}`, color: colours.muted, position: "insideStartBottom", fontWeight: 400 },
     };
-    const most = Math.max(data.drifted_at, ...data.points.map((point) => point[1]));
+    const most = Math.max(data.drifted_above, ...data.points.map((point) => point[1]));
     return {
       grid: { left: 40, right: 16, top: 14, bottom: 28 },
       xAxis: axis(colours, { type: "time", splitLine: { show: false }, axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, formatter: "{HH}:{mm}" } }),
@@ -20,7 +20,7 @@
           data: data.points.map(([at, d, n]) => ({
             value: [at, d, n],
             itemStyle: n < data.enough ? { color: colours.surface, borderColor: colours.current, borderWidth: 1.5 } : { color: colours.current },
-            symbol: d > data.drifted_at ? "rect" : "circle",
+            symbol: d > data.drifted_above ? "rect" : "circle",
           })),
           symbolSize: 7,
           lineStyle: { color: colours.current, width: 2 },

@@ -19,7 +19,7 @@
       yAxis: axis(colours, { type: "value", min: 0, max: 1, interval: 0.25 }),
       series: [
         line("reference", data.reference, colours.reference, "dashed", 2),
-        line("live", data.current, colours.current, "solid", 2),
+        line("live", data.live, colours.current, "solid", 2),
         {
           name: "D",
           type: "line",

@@ -137,9 +137,9 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 @register.filter
-def distance(value: float | None) -> str:
-    """A distance from 0 to 1 with three places, so that columns line up: .143, .120, 1.000."""
-    return NOTHING if value is None else f"{value:.3f}".removeprefix("0")
+def places(value: float | None, digits: int = 3) -> str:
+    """A number from 0 to 1 with fixed places, so that columns line up: .143, .120, 1.000."""
+    return NOTHING if value is None else f"{value:.{digits}f}".removeprefix("0")
 
 
 @register.filter

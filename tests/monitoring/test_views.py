@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from controlplane.models import ModelVersion, User
 from monitoring import references, views
-from monitoring.models import DetectorState, Finding, Window
+from monitoring.models import Finding, Outcome, Window
 from tests.monitoring.build import version
 
 pytestmark = pytest.mark.django_db
@@ -79,22 +79,40 @@ def test_a_shift_is_told_with_d_and_both_n(page: Client) -> None:
     shown = text(page.get(PATH))
     assert re.search(r"D = \.[4-9]\d\d", shown)
     assert "n = 800 / 2,000" in shown
-    assert "100 % of live confidences lie between .3 and .6; in the reference 0 %" in shown
+    assert "100 % of live confidences lie from .3 to .6; in the reference 0 %" in shown
 
 
-def test_each_component_shows_its_distance_with_bounds_p_q_and_n(page: Client) -> None:
+def test_each_component_shows_its_distance_with_its_bound_and_n(page: Client) -> None:
+    rng = np.random.default_rng(3)
+    of = with_reference(rng)
+    window(of, rng.normal(size=(700, 4)).astype("f4"), rng.uniform(0.7, 1, 700))
+    shown = page.get(PATH).content.decode()
+    table = shown[shown.index('id="components-title"') :]
+    assert table.count('<th scope="row">') == references.load(of).counts.shape[0]
+    assert "left out" in table
+    assert ">700<" in table
+
+
+def test_the_p_chart_counts_intervals_beyond_its_limits(page: Client) -> None:
+    rng = np.random.default_rng(4)
+    of = with_reference(rng)
+    window(of, rng.normal(size=(700, 4)).astype("f4"), rng.uniform(0.3, 0.6, 700))
+    assert "1 of 1 intervals lie beyond three sigmas" in text(page.get(PATH))
+
+
+def test_accuracy_is_shown_with_interval_and_n_once_there_are_labels(page: Client) -> None:
     of = version()
-    row = {"index": 3, "d": 0.143, "d_upper": 0.146, "p": 1e-9, "q": 0.004, "n": 4000, "residual": False}
-    DetectorState.objects.create(
-        version=of,
-        detector="embedding_drift",
-        status="DRIFTED",
-        reason="component 3",
-        result={"components": [row]},
-    )
-    shown = text(page.get(PATH))
-    for number in (".143", ".146", ".004", "4,000"):
-        assert number in shown
+    assert "no labels yet" in text(page.get(PATH))
+    for i in range(50):
+        Outcome.objects.create(
+            version=of,
+            request_id=str(i),
+            requested_at=timezone.now(),
+            wrong=i < 5,
+            sampler="measure",
+            inclusion_probability=0.1,
+        )
+    assert re.search(r"90\.0 %\s*7\d\.\d % to 9\d\.\d % \(95 %\), n = 50", text(page.get(PATH)))
 
 
 def test_findings_are_listed_latest_first(page: Client) -> None:
