@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.db import DataError
 from django.db.models import Q
 
 from controlplane import registry
@@ -21,6 +22,7 @@ from controlplane.problems import Problem
 
 logger = logging.getLogger("davy.mlflow")
 PAGE = 200
+AWAY = "MLflow does not answer; it is asked again"
 ACTOR = "mlflow"
 Keep = Callable[[str], tuple[str, Path]]  # artifacts.keep: download into the cache, answer (digest, folder)
 _said: set[str] = set()
@@ -38,16 +40,22 @@ def sync(now: datetime, keep: Keep) -> int:
 
     A version is called by its tag `davy.version`, else v<N>; its tags `davy.plan` and `davy.fleet` become the
     version's requested_plan and requested_fleet, also when they are set later. Each version is downloaded once,
-    for its digest. One that fails is logged once and tried again at the next call.
+    for its digest. What fails, a version or the server, is logged once and tried again at the next call.
     """
     if not settings.MLFLOW_TRACKING_URI:
         return 0
+    try:
+        registered = list(_ready_versions())
+    except MlflowError as err:
+        _say_once(AWAY, err.detail)
+        return 0
+    _said.discard(AWAY)
     taken = 0
-    for found in _ready_versions():
+    for found in registered:
         try:
             taken += _take_over(found, keep, now)
-        except Problem as err:
-            _say_once(f"{found.name} {found.version} of MLflow is not taken over: {err.detail}")
+        except (Problem, DataError) as err:  # DataError: text that PostgreSQL cannot hold
+            _say_once(f"{found.name} {found.version} of MLflow is not taken over", str(err))
     return taken
 
 
@@ -91,7 +99,7 @@ def _take_over(found: Any, keep: Keep, now: datetime) -> int:
     name, version = found.name, _version_name(found)
     plan, fleet = found.tags.get("davy.plan", ""), found.tags.get("davy.fleet", "")
     if not registry.valid_name(name) or not registry.valid_name(version):
-        _say_once(f"{name!r} {version!r} of MLflow is skipped: {registry.NAME_RULE}")
+        _say_once(f"{name!r} {version!r} of MLflow is skipped", registry.NAME_RULE)
         return 0
     known = ModelVersion.objects.filter(model__name=name, name=version)
     if known.exists():
@@ -183,7 +191,7 @@ class _failures_as_problems:  # noqa: N801 - reads as a clause after `with`
             raise MlflowError(f"MLflow: {err}"[:500]) from err
 
 
-def _say_once(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
-        logger.warning(line)
+def _say_once(what: str, why: str) -> None:
+    if what not in _said:
+        _said.add(what)
+        logger.warning("%s: %s", what, why)
