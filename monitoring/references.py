@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from davy import counting
+from davy.reference import (
+    BLOCK_ROWS,
+)  # the same blocks as in counting: float32 products differ between shapes
 from davy.reference import Reference as Bins
 from django.db import transaction
 from numpy.typing import NDArray
@@ -20,7 +23,6 @@ from monitoring.statistics import binning, projection
 
 MINIMUM_ROWS = 100  # with fewer, chance alone moves a KS distance by .2
 MAXIMUM_DIMENSIONS = 4096  # a covariance of float64 in 128 MiB
-BLOCK_ROWS = 65_536  # rows projected at once
 MAXIMUM_UNPACKED_BYTES = 512 * 2**20  # of an uploaded npz
 
 

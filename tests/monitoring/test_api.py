@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import msgpack
 import numpy as np
@@ -17,7 +17,7 @@ from controlplane import access
 from controlplane.models import AuditEntry, User
 from monitoring import checks, npz, references, windows
 from monitoring.models import Outcome, Prediction, Reference, Report
-from tests.monitoring.build import report, version, window
+from tests.monitoring.build import report, store, version, window
 
 VERSION = "/api/v1/models/products/versions/v1"
 
@@ -297,7 +297,7 @@ def fill(rng, v1, shift=0.0, n=600, **fields):
         rng, v1, n=n, errors=0, errors_by_key_bucket=np.zeros(16, int), embedding=bins.count(rows), **fields
     )
     one.reference_digest = bins.digest
-    Report.objects.create(reporter=one.reporter, sequence=1, body=wire.encode_report(one))
+    store(one)
     windows.fold(timezone.now())
 
 
@@ -371,12 +371,7 @@ def test_the_p_chart_has_a_point_per_interval_with_its_own_limits(api, v1, rng):
     for n in (100, 1000):
         start = windows.aligned(timezone.now(), 10) - timedelta(seconds=10 + n)
         one = report(v1, [window(rng, n=n)], start=start)
-        Report.objects.create(
-            reporter=one.reporter,
-            sequence=1,
-            body=wire.encode_report(one),
-            received_at=datetime.fromtimestamp(one.sent_at, UTC),
-        )
+        store(one)
     windows.fold(timezone.now())
     body = api.get(f"{VERSION}/spc/p").json()
     assert [point["n"] for point in body["points"]] == [997, 97]
