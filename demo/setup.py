@@ -82,9 +82,14 @@ def _all_known(davy: Client, model: str) -> bool | None:
 
 
 def freeze(davy: Client, model: str, version: str, *, like: str = "") -> None:
-    """Put the reference of the version (or of the demo version it is `like`); the same again changes nothing."""
-    body = (ARTIFACTS / f"{like or version}.reference.npz").read_bytes()
-    davy.put(path("models", model, "versions", version, "reference"), body, "application/x-npz")
+    """Give the version the reference of its own name, or of the demo version it is `like`, unless it has one."""
+    where = path("models", model, "versions", version, "reference")
+    try:
+        davy.get(where)
+    except ApiError as err:
+        if err.status != 404:
+            raise
+        davy.put(where, (ARTIFACTS / f"{like or version}.reference.npz").read_bytes(), "application/x-npz")
 
 
 def configure_fleet(davy: Client, here: places.Places) -> None:

@@ -222,7 +222,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     folder.chmod(0o755)  # PostgreSQL does not run as root: its own user has to get there
     running = System(Places(folder / "var"))
     try:
-        print(running.up())
+        print(running.up().split("\n\n")[0])  # how long it took; the credentials come after
         yield running
     finally:
         running.down()

@@ -43,15 +43,28 @@ def assert_promoted_step_by_step(system: System, rollout_id: int, model: str) ->
     assert system.envoy_weights(model)[slot] == 100
 
 
+def weights_until_the_end(system: System, rollout_id: int, model: str, slot: str) -> list[float]:
+    """Every share of a slot that Envoy reports, in order, until the rollout is over."""
+    seen: list[float] = []
+
+    def look() -> bool | None:
+        weight = system.envoy_weights(model)[slot]
+        if seen[-1:] != [weight]:
+            seen.append(weight)
+        return bool(system.rollout(rollout_id)["ended_at"]) or None
+
+    system.wait_for(f"the end of rollout {rollout_id}", look)
+    return seen
+
+
 def test_timers_move_a_rollout_through_every_weight_to_promoted(system) -> None:
+    before = system.route("products")
+    slot = "b" if before["stable_slot"] == "a" else "a"
     with system.busy(products=300):
-        before = system.route("products")
-        rollout_id = system.start_rollout("products", "v2", plan(1, "errors", "latency", "confidence"))
-        slot = "b" if before["stable_slot"] == "a" else "a"
-        for weight in WEIGHTS:
-            system.at_weight(rollout_id, weight)
-            assert system.envoy_weights("products")[slot] == weight
-        assert_promoted_step_by_step(system, rollout_id, "products")
+        rollout_id = system.start_rollout("products", "v2", plan(2, "errors", "latency", "confidence"))
+        weights = weights_until_the_end(system, rollout_id, "products", slot)
+    assert weights == [0, *WEIGHTS, 100]
+    assert_promoted_step_by_step(system, rollout_id, "products")
     after = system.route("products")
     assert (after["stable"], after["stable_slot"]) == ("v2", slot)
 
