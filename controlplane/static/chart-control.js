@@ -35,7 +35,7 @@
           data: data.points.map(([at, share, , , , outside]) => ({
             value: [at, share],
             symbol: outside ? "rect" : "circle",
-            symbolSize: outside ? 8 : 4,
+            symbolSize: data.points.length > 60 ? (outside ? 5 : 2) : outside ? 8 : 4,
             itemStyle: outside ? { color: colours.surface, borderColor: colours.limit, borderWidth: 1.5 } : { color: colours.current },
           })),
           lineStyle: { color: colours.current, width: 1.5 },

@@ -3,7 +3,7 @@
   "use strict";
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    if (event.target.closest("input, select, textarea")) return;
+    if (event.target.closest("input:not([type=checkbox]), select, textarea")) return;
     const switchBox = document.querySelector("[data-keys-off]");
     if (switchBox && switchBox.checked) return;
     const button = document.querySelector(`button[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
