@@ -58,7 +58,7 @@ class Clock:
         print(f"  {time.monotonic() - self._begun:5.1f} s  {words}", flush=True)
 
 
-def answers(url: str, token: str = "", timeout_seconds: float = 1) -> bool:
+def answers(url: str, token: str = "", timeout_seconds: float = 3) -> bool:
     """Whether a GET answers 200 in time; no proxy, since it is on this machine."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
