@@ -162,4 +162,5 @@ def _shifted_down(thresholds: Indices, tolerance: float) -> Indices:
 
 
 def _milliseconds(index: Indices) -> str:
-    return f"{1e3 * LATENCY_EDGES_SECONDS[index[0]]:.3g} ms"
+    milliseconds = 1e3 * LATENCY_EDGES_SECONDS[index[0]]
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
