@@ -137,8 +137,15 @@ def test_a_claim_whose_worker_died_is_taken_over_after_a_minute_with_the_same_id
     assert delivery.deliver(later(30)) == 0
     assert delivery.deliver(later(61)) == 1
     assert memory.sent[0].id == str(dead.message_id)
-    delivery._record(dead, state="failed", answer="too late to say so")
-    assert Delivery.objects.get().state == "sent"
+
+
+def test_a_worker_whose_claim_was_taken_over_cannot_say_what_became_of_it(db):
+    channel()
+    opened()
+    late = delivery._claim(timezone.now())
+    delivery._claim(later(61))
+    delivery._record(late, state="failed", answer="too late to say so")
+    assert (Delivery.objects.get().state, Delivery.objects.get().answer) == ("sending", "")
 
 
 def test_a_page_at_which_every_worker_died_is_given_up(db):
