@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
 from controlplane.models import Alert, Fleet, Model, ModelVersion, Route, Severity
+from controlplane.snippets import Step, first_steps
 from controlplane.views import LOUDEST_FIRST, bar_facts, live, signed_in
 from monitoring.models import DetectorState, Window
 from rollout.models import ACTIVE, Rollout
@@ -146,7 +147,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
         "attention": sum(row.place == "attention" for row in found),
         "silent": sum(row.place == "silent" for row in found),
         "rolling": sum(row.rollout is not None for row in found),
-        "snippets": {} if found else snippets(request),
+        "steps": {} if found else _first_steps(request),
     }
     return live(request, "controlplane/fleet.html", "controlplane/_fleet.html", context)
 
@@ -174,7 +175,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         .defer("judge", "plan", "gates")
         .order_by("-id")[:ROLLOUTS_SHOWN],
         "alerts": Alert.objects.filter(model=shown, resolved_at=None).select_related("version"),
-        "snippets": snippets(request, shown.name),
+        "steps": _first_steps(request, shown.name),
     }
     return live(request, "controlplane/model.html", "controlplane/_model.html", context)
 
@@ -190,24 +191,9 @@ def _roles(version: ModelVersion, routes: Sequence[Route]) -> list[str]:
     ]
 
 
-def snippets(request: HttpRequest, model: str = "products") -> dict[str, str]:
-    """Commands to copy, complete but for the artifact: register, freeze a reference, start a rollout."""
-    api = f"{request.build_absolute_uri('/')}api/v1"
+def _first_steps(request: HttpRequest, model: str = "products") -> dict[str, Step]:
     fleet = Fleet.objects.order_by("id").values_list("name", flat=True).first() or "local"
-    auth = '-H "Authorization: Bearer $DAVY_TOKEN"'
-    post = f"curl -fsS {auth} -H 'Content-Type: application/json'"
-    version = (
-        f"{post} {api}/models/{model}/versions \\\n"
-        """  -d '{"version": "v1", "artifact_uri": "file:///artifacts/v1", "digest": "<sha256>"}'"""
-    )
-    return {
-        "register": f"""{post} {api}/models -d '{{"name": "{model}", "task": "classification"}}'\n{version}""",
-        "version": version,
-        "reference": f"curl -fsS -X PUT {auth} -H 'Content-Type: application/x-npz' \\\n"
-        f"  --data-binary @reference.npz {api}/models/{model}/versions/v1/reference",
-        "rollout": f"""{post} {api}/rollouts \\\n"""
-        f"""  -d '{{"model": "{model}", "version": "v1", "fleet": "{fleet}", "plan": "standard"}}'""",
-    }
+    return first_steps(request.build_absolute_uri("/").rstrip("/"), model, fleet)
 
 
 @signed_in

@@ -123,6 +123,10 @@ def rollout_act(request: HttpRequest, pk: int) -> HttpResponse:
 def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
     """The plan's steps, then promotion and watch, each with what has become of it."""
     steps: Sequence[Mapping[str, Any]] = rollout.plan.get("steps", [])
+    if rollout.stable_id is None:  # the first version of a route: there is nothing to compare it with
+        at = {"pending": 0, "promoting": 0, "promoted": 1}.get(rollout.state, 0)
+        status = _status(rollout.state, 0, at)
+        return [Stop("100 %", "first version: without analysis", status, _icon(status, rollout.state), None)]
     reached: dict[object, datetime] = {}
     for event in events:  # latest first: the earliest of each remains
         place = (
@@ -199,7 +203,8 @@ def series(points: Iterable[tuple[str, datetime, Any]], gates: Sequence[Mapping[
         if gate in latest and against is not None:
             latest[gate] = against
             combined.append([at, round(_combine(latest, weights, whole), 4)])
-    return {"gates": [{"name": name, **lines} for name, lines in found.items()], "combined": combined}
+    gates_found = [{"name": name, **lines} for name, lines in found.items()]
+    return {"gates": gates_found, "combined": combined, "in_favour": any(row["pass"] for row in gates_found)}
 
 
 def _combine(log_e: Mapping[str, float], weights: Mapping[str, float], whole: float) -> float:

@@ -135,12 +135,14 @@ def test_htmx_gets_only_the_live_part(canary: Rollout) -> None:
 )
 def test_the_timeline_says_what_has_become_of_each_step(state: str, step: int, statuses: list[str]) -> None:
     steps = [{"weight_percent": 5, "dwell_seconds": 30}, {"weight_percent": 50, "dwell_seconds": 30}]
-    rollout = Rollout(state=state, step=step, plan={"steps": steps})
+    rollout = Rollout(state=state, step=step, plan={"steps": steps}, stable_id=1)
     assert [stop.status for stop in views.timeline(rollout, [])] == statuses
 
 
 def test_the_timeline_shows_when_a_step_was_first_reached() -> None:
-    rollout = Rollout(state="running", step=0, plan={"steps": [{"weight_percent": 5, "dwell_seconds": 30}]})
+    rollout = Rollout(
+        state="running", step=0, plan={"steps": [{"weight_percent": 5, "dwell_seconds": 30}]}, stable_id=1
+    )
     events = [
         RolloutEvent(state="running", step=0, weight_percent=5, at=START + timedelta(seconds=seconds))
         for seconds in (90, 20)
@@ -160,3 +162,14 @@ def test_a_gate_in_dry_run_is_drawn_but_not_combined() -> None:
     found = views.series([("tried", START, {"fail": 9.0, "pass": 1.0})], [{"name": "tried", "dry_run": True}])
     assert found["gates"][0]["fail"][0][1] == 9.0
     assert found["combined"] == []
+
+
+def test_the_first_version_of_a_route_has_no_steps_to_show() -> None:
+    rollout = Rollout(state="promoted", plan={"steps": [{"weight_percent": 5, "dwell_seconds": 30}]})
+    assert [(stop.name, stop.status) for stop in views.timeline(rollout, [])] == [("100 %", "done")]
+
+
+def test_evidence_that_is_only_against_the_canary_is_drawn_alone() -> None:
+    found = views.series([("errors", START, 0.3)], GATES)
+    assert found["gates"][0]["fail"][0][1] == 0.3
+    assert not found["in_favour"]
