@@ -54,7 +54,7 @@ def next_task(annotator: User, now: datetime, model: Model | None = None) -> Lea
     return None
 
 
-def _budgets() -> list[str]:
+def _budgets() -> list[Task.Budget]:
     """Both budgets, the one whose turn it is first."""
     last = Lease.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     order = [Task.Budget.IMPROVE, Task.Budget.MEASURE]
