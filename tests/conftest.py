@@ -1,4 +1,4 @@
-"""What all tests share: the running system, and the order, in which the slow tests come last."""
+"""What all tests share: the running system, a real Envoy, and the order, in which the slow tests come last."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.rollout.gateway import gateway
 from tests.system import system
 
-__all__ = ["system"]
+__all__ = ["gateway", "system"]
 
 FLOWS = Path(__file__).parent / "flows"
 LAST = "test_start_and_stop.py"  # it stops the session's system
-TIMEOUT_SECONDS = 600  # the first flow starts the system
+TIMEOUT_SECONDS = 900  # the first flow starts the system
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

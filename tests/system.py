@@ -140,12 +140,12 @@ class System:
         return dict(self.davy.get(path("rollouts", rollout_id)))
 
     def at_weight(self, rollout_id: int, percent: float) -> dict[str, Any]:
-        """The rollout once this weight is observed; fails when it ends before."""
+        """The rollout once this weight, or a later one, is observed; fails when it ends before."""
 
         def look() -> dict[str, Any] | None:
             rollout = self.rollout(rollout_id)
             assert not rollout["ended_at"], f"ended {rollout['state']}: {rollout['reason']}"
-            return rollout if rollout["observed_weight_percent"] == percent else None
+            return rollout if (rollout["observed_weight_percent"] or 0) >= percent else None
 
         return self.wait_for(f"{percent} % of rollout {rollout_id}", look)
 

@@ -37,3 +37,14 @@ def test_a_start_after_a_stop_continues(system) -> None:
     for model in setup.MODELS:
         assert system.served(model)
         assert system.envoy_weights(model)[before["stable"][model][1]] == 100
+
+
+def test_on_the_substitute_server_the_start_says_so_and_the_story_fails(system) -> None:
+    before = kept(system)["stable"]
+    system.down()
+    assert "NO TRITON: SERVER=substitute was asked for" in system.up(SERVER="substitute", TRAFFIC="0")
+    assert kept(system)["stable"] == before
+    assert "traffic" not in system.supervisor.processes()
+    told = system.command("demo.story", "--only", "server")
+    assert told.returncode == 1
+    assert "RED  model server: a substitute server" in told.stdout

@@ -15,11 +15,12 @@ WEIGHTS = [5, 25, 50]
 BROKER_GONE_SECONDS = 30.0
 
 
-def plan(dwell_seconds: float, *gates: str) -> dict[str, Any]:
+def plan(*gates: str, dwell_seconds: tuple[float, float, float]) -> dict[str, Any]:
     """A rollout for the impatient: margins so wide that a hundred requests decide."""
+    steps = zip(WEIGHTS, dwell_seconds, strict=True)
     return {
         "name": "quick",
-        "steps": [{"weight_percent": weight, "dwell_seconds": dwell_seconds} for weight in WEIGHTS],
+        "steps": [{"weight_percent": weight, "dwell_seconds": dwell} for weight, dwell in steps],
         "gates": [{"name": gate, "settings": {"margin_points": {"1": 20}}} for gate in gates],
         "patience_seconds": 120,
         "watch_seconds": 1,
@@ -60,8 +61,9 @@ def weights_until_the_end(system: System, rollout_id: int, model: str, slot: str
 def test_timers_move_a_rollout_through_every_weight_to_promoted(system) -> None:
     before = system.route("products")
     slot = "b" if before["stable_slot"] == "a" else "a"
+    every_gate = plan("errors", "latency", "confidence", dwell_seconds=(2, 2, 2))
     with system.busy(products=300):
-        rollout_id = system.start_rollout("products", "v2", plan(2, "errors", "latency", "confidence"))
+        rollout_id = system.start_rollout("products", "v2", every_gate)
         weights = weights_until_the_end(system, rollout_id, "products", slot)
     assert weights == [0, *WEIGHTS, 100]
     assert_promoted_step_by_step(system, rollout_id, "products")
@@ -71,7 +73,7 @@ def test_timers_move_a_rollout_through_every_weight_to_promoted(system) -> None:
 
 def test_kill_9_of_worker_beat_and_web_costs_no_step(system) -> None:
     with system.busy(returns=300):
-        rollout_id = system.start_rollout("returns", "v2", plan(5, "errors"))
+        rollout_id = system.start_rollout("returns", "v2", plan("errors", dwell_seconds=(5, 5, 5)))
         for weight, name in zip(WEIGHTS, ("worker", "beat", "web"), strict=True):
             system.at_weight(rollout_id, weight)
             system.kill(name)
@@ -92,7 +94,7 @@ class Outage:
 def outage(system) -> Iterator[Outage]:
     """A rollout of kiosk at 25 %: Envoy restarts while nobody can correct it; the broker is gone for 30 s."""
     with system.busy(kiosk=300):
-        rollout_id = system.start_rollout("kiosk", "v2", plan(5, "errors"))
+        rollout_id = system.start_rollout("kiosk", "v2", plan("errors", dwell_seconds=(1, 20, 1)))
         system.at_weight(rollout_id, 25)
         gone = time.monotonic()
         for name in ("beat", "worker", "valkey"):
