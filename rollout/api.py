@@ -126,6 +126,8 @@ def rollout_json(rollout: Rollout) -> dict[str, Any]:
     observed = route.observed_weight_percent
     if observed is not None and is_stable:
         observed = 100 - observed
+    elif over and route.canary_id != rollout.version_id:
+        observed = 0.0  # the canary's share is another version's
     return {
         "id": rollout.pk,
         "model": rollout.version.model.name,

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import transaction
 
-from controlplane import audit, problems
-from controlplane.models import Fleet, ModelVersion, Route
+from controlplane import alerts, audit, fleets, problems
+from controlplane.models import Fleet, ModelVersion, Route, Severity
 from controlplane.problems import Problem
 from rollout import gates, journal, phases, plan
 from rollout.models import ACTIVE, Rollout
@@ -94,8 +94,7 @@ def _supersede(rollout_id: int, by: ModelVersion, actor: str, now: datetime) -> 
 
 def act(rollout_id: int, command: str, *, actor: str, reason: str, now: datetime) -> Rollout:
     """Carry out one command; the next tick moves the traffic. Raises Problem (404, 409, 422)."""
-    if not reason.strip():
-        raise problems.field("/reason", "required", "say why, for those who read the log")
+    _check_reason(reason)
 
     def change(chosen: Plan, at: phases.Position) -> phases.Position:
         try:
@@ -107,6 +106,11 @@ def act(rollout_id: int, command: str, *, actor: str, reason: str, now: datetime
         rollout = _change(rollout_id, change, actor=actor, now=now)
         audit.record(actor, f"rollout.{command}", f"rollout {rollout_id}", reason)
     return rollout
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise problems.field("/reason", "required", "say why, for those who read the log")
 
 
 def _change(rollout_id: int, change: Any, *, actor: str, now: datetime) -> Rollout:
@@ -132,6 +136,7 @@ def find(rollout_id: int) -> Rollout:
 
 def retry(rollout_id: int, *, actor: str, reason: str, now: datetime) -> Rollout:
     """Start the same version with the same plan again: first step, fresh evidence, a fresh α."""
+    _check_reason(reason)
     old = find(rollout_id)
     if old.state in ACTIVE:
         raise Problem(
@@ -143,20 +148,35 @@ def retry(rollout_id: int, *, actor: str, reason: str, now: datetime) -> Rollout
 
 
 def start_requested(now: datetime) -> int:
-    """Start what registration asked for (`requested_fleet`, set by MLflow tags); returns how many were started."""
+    """Start what MLflow's tags asked for (`requested_fleet`), each request once; returns how many were started.
+
+    One that cannot be started is told by an alert and does not stop the others.
+    """
     started = 0
     asked = ModelVersion.objects.exclude(requested_fleet="").select_related("model").order_by("pk")
     for version in asked:
-        fleet = Fleet.objects.filter(name=version.requested_fleet).first()
-        if fleet is None:
-            continue
-        chosen = read_plan(version.requested_plan or None)
+        wanted = version.requested_plan or "standard"
         with transaction.atomic():
-            if (
-                ModelVersion.objects.filter(pk=version.pk)
-                .exclude(requested_fleet="")
-                .update(requested_fleet="")
-            ):
-                start(version, fleet, chosen, actor="mlflow", now=now)
-                started += 1
+            unclaimed = ModelVersion.objects.filter(pk=version.pk, requested_fleet=version.requested_fleet)
+            # the plan's name stays: tags that are read again find that they have been obeyed
+            if unclaimed.update(requested_fleet="", requested_plan=wanted):
+                started += _start_requested(version, wanted, now)
     return started
+
+
+def _start_requested(version: ModelVersion, wanted: str, now: datetime) -> bool:
+    try:
+        with transaction.atomic():
+            fleet = fleets.get_fleet(version.requested_fleet)
+            start(version, fleet, read_plan(wanted), actor="mlflow", now=now)
+    except Problem as err:
+        alerts.open(
+            f"rollout/request/{version.model.name}/{version.name}",
+            severity=Severity.WARNING,
+            summary=f"{version} was not rolled out as MLflow's tags ask: {err.detail}; start its rollout by hand",
+            now=now,
+            model=version.model,
+            version=version,
+        )
+        return False
+    return True

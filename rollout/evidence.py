@@ -3,15 +3,17 @@
 An interval is used once, in order, and only when the split did not change within a second of it (judge.md, rules
 2, 3 and 9). How far each source was read travels with the rollout as plain JSON (`sources`):
 
-    unsettled  [[from, to], …]   times in which the observed weight was not the wanted one
+    settled    at                 when the wanted split was last observed
+    unsettled  [[from, to], …]   times in which it was not known to be applied; `to` is null while that lasts
     router     {at, began, canary: [assigned, failed], stable: […]}   the last reading used
     collector  {cursor, reporters: {canary: […], stable: […]}}        end of the last interval used
-    last       {gate: end}                                             when a gate last compared both arms
+    last       {gate: [since, end]}                                    a gate's present run of evidence
     recent     [[at, assigned, failed], …]                             the stable arm's last readings, for the watch
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,20 +40,26 @@ class Reading:
 
 
 def note_weight(sources: Sources, settled: bool, now: float) -> Sources:
-    """Remember the times in which traffic was not split as wanted; evidence that touches them is dropped."""
+    """Remember when traffic was not split as wanted; evidence that touches such a time is dropped.
+
+    A change happens somewhere between two looks: it counts from the last look that was as wanted to the next one.
+    """
     spans = [list(span) for span in sources.get("unsettled", [])]
-    if not settled:
-        if spans and now - spans[-1][1] <= 2 * CHANGE_MARGIN_SECONDS:
-            spans[-1][1] = now
-        else:
-            spans.append([now, now])
-    return {**sources, "unsettled": spans[-SPANS_KEPT:]}
+    changing = bool(spans) and spans[-1][1] is None
+    if settled and changing:
+        spans[-1][1] = now
+    elif not settled and not changing:
+        spans.append([sources.get("settled", now), None])
+    kept = {**sources, "unsettled": spans[-SPANS_KEPT:]}
+    return {**kept, "settled": now} if settled else kept
 
 
 def _touches_change(sources: Sources, start: float, end: float) -> bool:
-    spans = sources.get("unsettled", [])
     margin = CHANGE_MARGIN_SECONDS
-    return any(start < to + margin and end > since - margin for since, to in spans)
+    return any(
+        end > since - margin and (to is None or start < to + margin)
+        for since, to in sources.get("unsettled", [])
+    )
 
 
 def from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Reading | None]:
@@ -134,21 +142,28 @@ def _arm(counts: Counts) -> Arm:
     )
 
 
-def note_use(sources: Sources, gate: str, interval: Interval) -> Sources:
-    """Remember when a gate last had requests of both arms to compare."""
+def note_use(sources: Sources, gate: str, interval: Interval, patience_seconds: float) -> Sources:
+    """Remember since when, and until when, a gate has had requests of both arms; longer silence begins a new run."""
     if interval.canary.n == 0 or interval.stable.n == 0:
         return sources
-    return {**sources, "last": {**sources.get("last", {}), gate: interval.end}}
+    runs: dict[str, list[float]] = sources.get("last", {})
+    since, end = runs.get(gate, [interval.start, interval.start])
+    if interval.end - end > patience_seconds:
+        since = interval.start
+    return {**sources, "last": {**runs, gate: [since, interval.end]}}
 
 
 def most_silent(sources: Sources, gates: Sequence[str]) -> tuple[str, float | None]:
     """The gate whose evidence is oldest, and when it was (unix seconds; None: never)."""
-    last: Mapping[str, float] = sources.get("last", {})
-    for gate in gates:
-        if gate not in last:
-            return gate, None
-    gate = min(gates, key=lambda name: last[name], default="")
-    return gate, last.get(gate)
+    runs: Mapping[str, Sequence[float]] = sources.get("last", {})
+    gate = min(gates, key=lambda name: runs[name][1] if name in runs else -math.inf, default="")
+    return gate, runs[gate][1] if gate in runs else None
+
+
+def flowing_since(sources: Sources, gates: Sequence[str]) -> float | None:
+    """Since when all of the gates have had evidence (unix seconds); None while one has had none."""
+    runs: Mapping[str, Sequence[float]] = sources.get("last", {})
+    return max((runs[name][0] for name in gates), default=None) if set(gates) <= set(runs) else None
 
 
 def note_recent(sources: Sources, counts: RouterCounts) -> Sources:

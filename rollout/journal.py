@@ -12,7 +12,7 @@ from controlplane import alerts
 from controlplane.models import Alert, Route, Severity, Slot
 from rollout.gates.base import GateVerdict
 from rollout.models import Rollout, RolloutEvent
-from rollout.phases import TERMINAL, Phase, Position
+from rollout.phases import TERMINAL, Phase, Position, overdue
 from rollout.plan import load as load_plan
 
 
@@ -72,6 +72,7 @@ def save(
         _log(rollout, after, now, actor)
         _set_route(rollout, before, after, now)
         _tell(rollout, before, after, now, actor)
+    _tell_overdue(rollout, after, moved, now)
     return True
 
 
@@ -126,7 +127,7 @@ def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, ac
             held,
             rollout,
             Severity.WARNING,
-            f"{text}{after.reason}; restore its telemetry or abort it: {page}",
+            f"{text}{after.reason}; it goes on when its gates pass, promote or abort it: {page}",
             now,
         )
     elif before.phase is Phase.HELD:
@@ -137,6 +138,25 @@ def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, ac
         _open(rolled_back, rollout, Severity.ERROR, f"{text}{after.reason}; {back}; see {page}", now)
     if after.phase is Phase.PROMOTED:
         alerts.resolve(rolled_back, resolution=f"{rollout.version} was promoted", now=now)
+
+
+def _tell_overdue(rollout: Rollout, after: Position, moved: bool, now: datetime) -> None:
+    """Page once where the fleet does not do what the rollout waits for: load, promote, take the traffic back."""
+    model, fleet = rollout.route.model.name, rollout.route.fleet.name
+    cause = f"rollout/overdue/{model}/{fleet}"
+    if moved:
+        alerts.resolve(cause, resolution=f"rollout {rollout.pk} is {after.phase}: {after.reason}", now=now)
+    elif overdue(load_plan(rollout.plan), after, now):
+        text = f"{rollout.version} is {after.phase} on {fleet} since {after.entered_at:%H:%M:%S} UTC"
+        why = rollout.trouble or after.reason
+        page = f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}"
+        _open(
+            cause,
+            rollout,
+            Severity.ERROR,
+            f"{text}: {why}; Davy goes on trying, look at the fleet: {page}",
+            now,
+        )
 
 
 def _open(cause: str, rollout: Rollout, severity: Severity, summary: str, now: datetime) -> Alert:

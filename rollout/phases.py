@@ -62,6 +62,7 @@ class Seen:
     gates: tuple[GateVerdict, ...] = ()
     last_evidence_at: datetime | None = None  # of the required gate that has been silent longest
     silent_gate: str = ""
+    evidence_since: datetime | None = None  # when the present unbroken run of evidence began
     outage: str = ""  # in WATCHING: the new version fails outright and the old one is ready
 
 
@@ -132,37 +133,48 @@ def _what_is_missing(plan: Plan, at: Position, seen: Seen) -> str:
         return seen.trouble
     if not seen.canary_ready:
         return "the canary slot is not ready; its share falls back to stable"
-    if seen.observed_percent is None or abs(seen.observed_percent - at.weight_percent) > 0.01:
+    if not _observed(at, seen):
         shown = "unconfirmed" if seen.observed_percent is None else f"{seen.observed_percent:g} %"
         return f"asked for {at.weight_percent:g} %, observed {shown}"
-    open_gates = [
-        g.name for g in seen.gates if g.required and not g.dry_run and g.verdict is not Verdict.PASS
-    ]
-    required = [g for g in seen.gates if g.required and not g.dry_run]
-    if open_gates or not required:
-        return (
-            f"step {at.step + 1} at {at.weight_percent:g} %: waits for {', '.join(open_gates) or 'evidence'}"
-        )
+    where = f"step {at.step + 1} at {at.weight_percent:g} %"
+    undecided = _undecided(seen)
+    if undecided:
+        return f"{where}: waits for {undecided}"
     left = plan.steps[at.step].dwell_seconds - (seen.now - at.step_entered_at).total_seconds()
-    if left > 0:
-        return (
-            f"step {at.step + 1} at {at.weight_percent:g} %: every gate passed, dwell has {left:.0f} s left"
-        )
-    return ""
+    return f"{where}: every gate passed, dwell has {left:.0f} s left" if left > 0 else ""
+
+
+def _observed(at: Position, seen: Seen) -> bool:
+    return seen.observed_percent is not None and abs(seen.observed_percent - at.weight_percent) <= 0.01
+
+
+def _undecided(seen: Seen) -> str:
+    """The required gates that have not passed, in words; "evidence" before any gate has spoken."""
+    required = [g for g in seen.gates if g.required and not g.dry_run]
+    return ", ".join(g.name for g in required if g.verdict is not Verdict.PASS) or (
+        "" if required else "evidence"
+    )
 
 
 def _stuck_reason(plan: Plan, at: Position, seen: Seen) -> str:
-    """Why the rollout has waited longer than its patience; empty while it has not."""
-    since = max(filter(None, (at.step_entered_at, seen.last_evidence_at)))
-    if at.phase is not Phase.HELD:
-        since = max(since, at.entered_at)
-    if seen.now - since <= timedelta(seconds=plan.patience_seconds):
+    """Why the rollout has waited longer than its patience: silence, or evidence that settles nothing; else empty.
+
+    Time before a pause ended does not count; nor does, for indecision, time before telemetry came back.
+    """
+    patience = timedelta(seconds=plan.patience_seconds)
+    begun = at.step_entered_at if at.phase is Phase.HELD else max(at.step_entered_at, at.entered_at)
+    heard = max(filter(None, (begun, seen.last_evidence_at)))
+    decides = max(filter(None, (begun, seen.evidence_since)))
+    undecided = _undecided(seen)
+    if seen.now - heard > patience:
+        silent = f" for {seen.silent_gate}" if seen.silent_gate else ""
+        stuck = f"no evidence{silent} since {heard:%H:%M:%S} UTC"
+    elif undecided and seen.now - decides > patience:
+        stuck = f"no verdict for {undecided} since {decides:%H:%M:%S} UTC"
+    else:
         return ""
-    silent = f"no evidence for {seen.silent_gate}" if seen.silent_gate else "no evidence"
     because = seen.trouble or ("" if seen.canary_ready else "the canary slot is not ready")
-    return f"{silent} since {since:%H:%M:%S} UTC; held at {at.weight_percent:g} %" + (
-        f": {because}" if because else ""
-    )
+    return f"{stuck}; held at {at.weight_percent:g} %" + (f": {because}" if because else "")
 
 
 def advance(plan: Plan, at: Position, now: datetime, reason: str) -> Position:
@@ -180,16 +192,28 @@ def promote(at: Position, now: datetime, reason: str) -> Position:
 
 
 def _promoting(plan: Plan, at: Position, seen: Seen) -> Position:
+    """Roles swap once all traffic is observed on a ready new version; a swap that does not come is held and told."""
     if seen.trouble:
-        return _say(at, f"promoting: {seen.trouble}")
-    if seen.observed_percent is None or abs(seen.observed_percent - at.weight_percent) > 0.01:
-        return at
-    if seen.first_version or at.promoted_roles:
+        waiting = seen.trouble
+    elif not _observed(at, seen):
+        waiting = ""
+    elif seen.first_version or at.promoted_roles:
         return _to(at, Phase.PROMOTED, seen.now, at.reason)
-    if not seen.canary_ready:
-        return _say(at, "promoting: the new version's slot is not ready; the old version stays stable")
-    watch = f"all traffic observed on the new version; watched for {plan.watch_seconds:g} s"
-    return _to(at, Phase.WATCHING, seen.now, watch, promoted_roles=True, weight_percent=0.0)
+    elif not seen.canary_ready:
+        waiting = "the new version's slot is not ready; the old version stays stable"
+    else:
+        watch = f"all traffic observed on the new version; watched for {plan.watch_seconds:g} s"
+        return _to(at, Phase.WATCHING, seen.now, watch, promoted_roles=True, weight_percent=0.0)
+    if not at.promoted_roles and overdue(plan, at, seen.now):
+        reason = f"not promoted within {plan.patience_seconds:g} s: {waiting or 'the weight is unconfirmed'}"
+        return _to(at, Phase.HELD, seen.now, reason)
+    return _say(at, f"promoting: {waiting}") if waiting else at
+
+
+def overdue(plan: Plan, at: Position, now: datetime) -> bool:
+    """Whether a phase that should pass by itself has lasted longer than the plan's patience."""
+    passing = at.phase in (Phase.PENDING, Phase.PROMOTING, Phase.ROLLING_BACK)
+    return passing and now - at.entered_at > timedelta(seconds=plan.patience_seconds)
 
 
 def _watching(plan: Plan, at: Position, seen: Seen) -> Position:
@@ -206,7 +230,7 @@ def roll_back(at: Position, now: datetime, reason: str, ending: Phase) -> Positi
 
 
 def _rolling_back(at: Position, seen: Seen) -> Position:
-    if seen.observed_percent is not None and abs(seen.observed_percent) < 0.01:
+    if _observed(at, seen):
         return _to(at, at.ending or Phase.ROLLED_BACK, seen.now, at.reason)
     return at
 
@@ -221,14 +245,16 @@ def command(plan: Plan, at: Position, name: str, now: datetime, reason: str) -> 
     Raises CommandRefusedError. Repeating a command changes nothing.
     """
     if at.phase in TERMINAL:
-        if name == "abort" or (name == "rollback" and at.phase is Phase.ROLLED_BACK):
-            return at
+        if at.phase is not Phase.PROMOTED and name in ("abort", "rollback"):
+            return at  # its weight is 0 already
         raise CommandRefusedError(f"the rollout is over ({at.phase}); start another")
     match name:
         case "abort" | "rollback":
             if at.phase is Phase.ROLLING_BACK:
                 return at
             ending = Phase.ABORTED if name == "abort" else Phase.ROLLED_BACK
+            if at.phase is Phase.PENDING:  # has no traffic yet, and another rollout may still have the route
+                return _to(at, ending, now, reason)
             return roll_back(at, now, reason, ending)
         case "pause" if at.phase in JUDGED:
             return at if at.phase is Phase.PAUSED else _to(at, Phase.PAUSED, now, f"paused: {reason}")

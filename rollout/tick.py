@@ -72,7 +72,7 @@ def _tick(rollout_id: int, now: datetime) -> None:
 
 
 def _read(rollout_id: int) -> Rollout:
-    related = ("route__model", "route__fleet", "route__stable", "route__previous", "version__model", "stable")
+    related = ("route__model", "route__fleet", "route__stable", "version__model", "stable__model")
     return Rollout.objects.select_related(*related).get(pk=rollout_id)
 
 
@@ -101,7 +101,7 @@ def _look(rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datet
         look.canary_ready = driver.ready(bundle(rollout.version), own_slot(rollout))
         look.observed_percent = driver.observed_weight(route)
         if at.phase in JUDGED or at.phase is Phase.WATCHING:
-            _read_router(look, at, driver, route)
+            _read_router(look, rollout, at, driver, route)
     except DriverError as err:
         look.trouble = str(err)
     if at.phase in JUDGED:
@@ -111,30 +111,37 @@ def _look(rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datet
     return look
 
 
-def _read_router(look: Look, at: Position, driver: Driver, route: RouteSpec) -> None:
-    """Keep the router's counters for this tick; in the watch, see whether the new version fails outright."""
+def _read_router(look: Look, rollout: Rollout, at: Position, driver: Driver, route: RouteSpec) -> None:
+    """Keep the router's counters for this tick; in the watch, see whether the new version fails outright.
+
+    That only matters while the old version is ready to take the traffic back.
+    """
     if not isinstance(driver, CountsRequests):
         return
     look.counts = driver.router_counts(route)
     if at.phase is Phase.WATCHING:
         look.sources = evidence.note_recent(look.sources, look.counts)
-        look.outage = evidence.outage(look.sources)
+        outage = evidence.outage(look.sources)
+        old = rollout.stable
+        if outage and old is not None and driver.ready(bundle(old), route.canary_slot):
+            look.outage = outage
 
 
 def _judge(look: Look, rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datetime) -> None:
-    """Absorb every new reading into each gate that uses its source, and conclude."""
+    """Absorb every new reading into each gate that uses its source, and conclude; impossible counts are told."""
     state = look.judge or judge.enter_step(judge.start(plan.gates), at.weight_percent)
-    try:
-        for reading in _readings(look, rollout, now):
-            for gate in plan.gates:
-                if _source(gate.name, driver) == reading.source:
-                    state = judge.absorb(state, gate.name, reading.interval)
-                    look.rows.append(_evidence_row(rollout, at, gate.name, reading, state))
-                    look.sources = evidence.note_use(look.sources, gate.name, reading.interval)
-        conclusion = judge.conclude(state, plan.alpha)
-    except judge.EvidenceError as err:
-        look.trouble = f"evidence refused: {err}"
-        return
+    for reading in _readings(look, rollout, now):
+        for gate in plan.gates:
+            if _source(gate.name, driver) != reading.source:
+                continue
+            try:
+                state = judge.absorb(state, gate.name, reading.interval)
+            except judge.EvidenceError as err:
+                look.trouble = f"evidence refused: {err}"
+                continue
+            look.rows.append(_evidence_row(rollout, at, gate.name, reading, state))
+            look.sources = evidence.note_use(look.sources, gate.name, reading.interval, plan.patience_seconds)
+    conclusion = judge.conclude(state, plan.alpha)
     look.judge, look.verdicts, look.failed = state, conclusion.gates, conclusion.failed
 
 
@@ -184,6 +191,7 @@ def _evidence_row(
 def _seen(rollout: Rollout, plan: Plan, at: Position, look: Look, now: datetime) -> Seen:
     required = [gate.name for gate in plan.gates if gate.required and not gate.dry_run]
     silent, last = evidence.most_silent(look.sources, required)
+    since = evidence.flowing_since(look.sources, required)
     return Seen(
         now=now,
         canary_ready=look.canary_ready,
@@ -195,6 +203,7 @@ def _seen(rollout: Rollout, plan: Plan, at: Position, look: Look, now: datetime)
         gates=look.verdicts,
         last_evidence_at=journal.utc(last) if last else None,
         silent_gate=silent,
+        evidence_since=journal.utc(since) if since else None,
         outage=look.outage,
     )
 
@@ -208,10 +217,11 @@ def _blocked_by(rollout: Rollout) -> str:
 
 def _save(rollout: Rollout, before: Position, after: Position, look: Look, now: datetime) -> bool:
     """Store decision, evidence, roles and alerts together; False when somebody else acted since we read."""
-    state = look.judge
+    state, sources = look.judge, look.sources
     if after.phase in JUDGED and after.weight_percent != before.weight_percent:
         state = judge.enter_step(state or judge.start(load_plan(rollout.plan).gates), after.weight_percent)
-    columns: dict[str, Any] = {"sources": look.sources, "judge": state}
+        sources = evidence.note_weight(sources, False, now.timestamp())
+    columns: dict[str, Any] = {"sources": sources, "judge": state}
     if look.verdicts:
         columns["gates"] = [journal.verdict_json(v) for v in look.verdicts]
     with transaction.atomic():
@@ -231,6 +241,10 @@ def _apply(rollout: Rollout, driver: Driver) -> None:
         if phase is Phase.PENDING:
             if not _blocked_by(rollout):
                 _prepare(rollout, driver)
+        elif phase is Phase.WATCHING:
+            driver.set_weight(
+                route, rollout.route.weight_percent
+            )  # the roles have swapped, if not the traffic
         elif phase not in TERMINAL:
             hold_weight(driver, route, rollout.route.weight_percent)
     except (DriverError, artifacts.ArtifactError) as err:

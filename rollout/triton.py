@@ -33,7 +33,8 @@ class TritonSlot:
         if self.repository is None or self.serves(bundle):
             return
         try:
-            _place(bundle, self.repository)
+            if not _is_placed(bundle, self.repository):
+                _place(bundle, self.repository)
         except OSError as err:
             raise DriverError(
                 f"cannot write {bundle.model} to the repository {self.repository}: {err}"
@@ -76,9 +77,30 @@ def _wanted(bundle: Bundle) -> tuple[str, ...]:
     return (bundle.model, bundle.version, bundle.digest)
 
 
-def _identity(config: str) -> tuple[str, ...]:
-    parameters = json.loads(config).get("parameters", {})
-    return tuple(parameters.get(name, {}).get("string_value", "") for name in _IDENTITY)
+def _identity(config: str) -> tuple[str, ...] | None:
+    """Who the server says it runs; None when its answer is no Triton's."""
+    try:
+        parameters = json.loads(config).get("parameters", {})
+        return tuple(parameters.get(name, {}).get("string_value", "") for name in _IDENTITY)
+    except (ValueError, AttributeError):
+        return None
+
+
+def _signature(bundle: Bundle) -> str:
+    """Who the bundle is, as config.pbtxt says it."""
+    pairs = zip(_IDENTITY, _wanted(bundle), strict=True)
+    return "".join(
+        f'\nparameters {{ key: "{name}" value {{ string_value: {json.dumps(value)} }} }}'
+        for name, value in pairs
+    )
+
+
+def _is_placed(bundle: Bundle, repository: Path) -> bool:
+    """Whether the folder is the bundle's already: a server that takes its time to load it is left in peace."""
+    try:
+        return (repository / bundle.model / "config.pbtxt").read_text().endswith(_signature(bundle) + "\n")
+    except FileNotFoundError:
+        return False
 
 
 def _place(bundle: Bundle, repository: Path) -> None:
@@ -89,9 +111,7 @@ def _place(bundle: Bundle, repository: Path) -> None:
         folder = incoming / "new"
         shutil.copytree(bundle.fetch(), folder, copy_function=shutil.copyfile)
         with (folder / "config.pbtxt").open("a") as file:
-            for name, value in zip(_IDENTITY, _wanted(bundle), strict=True):
-                file.write(f'\nparameters {{ key: "{name}" value {{ string_value: {json.dumps(value)} }} }}')
-            file.write("\n")
+            file.write(_signature(bundle) + "\n")
         final = repository / bundle.model
         if final.exists():
             final.rename(incoming / "old")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from controlplane import artifacts
 from controlplane.models import Route
@@ -18,14 +18,21 @@ log = logging.getLogger(__name__)
 
 def keep(now: datetime) -> None:
     """Look after every route that no rollout moves; one fleet's trouble does not stop the others."""
-    moving = Rollout.objects.filter(state__in=ACTIVE).values("route_id")
-    idle = Route.objects.filter(stable__isnull=False).exclude(pk__in=moving)
-    for route in idle.select_related("model", "fleet", "stable__model", "previous__model"):
+    for pk in _idle().values_list("pk", flat=True):
+        # asked again, because the fleets before this one took their time
+        route = _idle().filter(pk=pk).select_related("model", "fleet", "stable__model").first()
+        if route is None:
+            continue
         driver = drivers.make(route.fleet.driver, route.fleet.config)
         try:
             _keep_route(route, driver, now)
         except (DriverError, artifacts.ArtifactError) as err:
             log.warning("%s: %s", route, err)
+
+
+def _idle() -> QuerySet[Route]:
+    moving = Rollout.objects.filter(state__in=ACTIVE).values("route_id")
+    return Route.objects.filter(stable__isnull=False).exclude(pk__in=moving)
 
 
 def _keep_route(route: Route, driver: Driver, now: datetime) -> None:
@@ -37,6 +44,8 @@ def _keep_route(route: Route, driver: Driver, now: datetime) -> None:
     stable = tick.bundle(route.stable)
     if not driver.ready(stable, spec.stable_slot):
         driver.prepare(stable, spec.stable_slot)
+    if not _idle().filter(pk=route.pk).exists():
+        return  # a rollout that has just begun needs the canary's slot
     cold = route.keep_warm_until is None or route.keep_warm_until <= now
     if route.canary_id is not None or (route.previous_id is not None and cold):
         driver.release(spec.model, spec.canary_slot)

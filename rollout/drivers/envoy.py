@@ -26,7 +26,9 @@ from rollout.envoy_routes import Json, Server, Split
 from rollout.triton import TritonSlot
 
 ASK_SECONDS = 2.0
+TAKE_SECONDS = 2.0
 SLOTS = ("a", "b")
+CLUSTERS, ROUTES = "clusters.json", "routes.json"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ def _parse_slots(slots: object, protocol: str) -> tuple[dict[str, Server], dict[
         except ValueError as err:
             raise ValueError(f"slots/{name}: {err}") from None
         repository = slot.get("repository")
+        if repository is not None and not (isinstance(repository, str) and Path(repository).is_absolute()):
+            raise ValueError(
+                f"slots/{name}/repository: the absolute path of the slot's model folder is needed"
+            )
         loaders[name] = TritonSlot(slot["url"].rstrip("/"), Path(repository) if repository else None)
     return servers, loaders
 
@@ -100,14 +106,24 @@ class EnvoyDriver:
 
     def check(self) -> dict[str, Any]:
         """Read-only: what Envoy and the servers say of themselves. Raises DriverError."""
-        envoys = [json.loads(self._admin(url, "/server_info"))["version"] for url in self.config.admin_urls]
+        envoys = [self._admin_json(url, "/server_info").get("version") for url in self.config.admin_urls]
         return {"envoys": envoys, "directory_exists": self.config.directory.is_dir()}
 
     def prepare(self, bundle: Bundle, slot: str) -> None:
+        """Load the version; Envoy gets the model's clusters now, so that it has checked them before traffic."""
+        with self._files():
+            self._replace_clusters(bundle.model)
         self.config.slots[slot].load(bundle)
 
     def ready(self, bundle: Bundle, slot: str) -> bool:
-        return self.config.slots[slot].serves(bundle)
+        """Whether the server runs this version and every Envoy counts it as healthy for its arm."""
+        return self.config.slots[slot].serves(bundle) and all(
+            self._healthy(url, bundle.model, slot) for url in self.config.admin_urls
+        )
+
+    def _healthy(self, url: str, model: str, slot: str) -> bool:
+        name = f"cluster.{envoy_routes.own_cluster(model, slot)}.membership_healthy"
+        return self._stats(url, f"^{re.escape(name)}$").get(name, 0) > 0
 
     def release(self, model: str, slot: str) -> None:
         self.config.slots[slot].unload(model)
@@ -118,18 +134,14 @@ class EnvoyDriver:
             raise DriverError(f"weight {percent} is outside 0–100", retry=False)
         split = Split(route.model, route.stable_slot, percent)
         config = self.config
-        clusters = envoy_routes.clusters(route.model, config.servers, config.fallback)
         routes = envoy_routes.routes(split, protocol=config.protocol, timeout_seconds=config.timeout_seconds)
-        try:
-            with self._locked():
-                self._replace(
-                    "clusters.json", route.model, clusters, _clusters_by_model, envoy_routes.cluster_discovery
-                )
-                self._replace(
-                    "routes.json", route.model, routes, _routes_by_model, envoy_routes.route_configuration
-                )
-        except OSError as err:
-            raise DriverError(f"cannot write Envoy's files in {config.directory}: {err}") from err
+        with self._files():
+            self._replace_clusters(route.model)
+            self._replace(ROUTES, route.model, routes, _routes_by_model, envoy_routes.route_configuration)
+
+    def _replace_clusters(self, model: str) -> None:
+        clusters = envoy_routes.clusters(model, self.config.servers, self.config.fallback)
+        self._replace(CLUSTERS, model, clusters, _clusters_by_model, envoy_routes.cluster_discovery)
 
     def observed_weight(self, route: RouteSpec) -> float | None:
         """The canary slot's share in the configuration that every Envoy reports; None while they differ."""
@@ -137,19 +149,32 @@ class EnvoyDriver:
         return seen.pop() if len(seen) == 1 else None
 
     def _observed(self, url: str, route: RouteSpec) -> float | None:
-        dump = json.loads(self._admin(url, "/config_dump?resource=dynamic_route_configs"))
+        dump = self._admin_json(url, "/config_dump?resource=dynamic_route_configs")
         for entry in dump.get("configs", []):
-            if "error_state" in entry:
-                raise DriverError(
-                    f"Envoy at {url} rejected the routes: {entry['error_state'].get('details', '')[:300]}"
-                )
             config = entry.get("route_config", {})
             if config.get("name") == envoy_routes.ROUTE_CONFIG:
+                self._check_taken(url, entry.get("version_info", ""))
                 split = envoy_routes.split_of(config, route.model)
                 if split is None:
                     return None
                 return split.percent if split.stable_slot == route.stable_slot else 100 - split.percent
         return None
+
+    def _check_taken(self, url: str, applied: str) -> None:
+        """Envoy takes a file within milliseconds; one that it has not taken by then, it has refused."""
+        file = self.config.directory / ROUTES
+        try:
+            seconds = time.time() - file.stat().st_mtime
+            wanted = json.loads(file.read_bytes())["version_info"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            raise DriverError(f"{file} cannot be read: {err!r}") from err
+        if wanted != applied and seconds > TAKE_SECONDS:
+            raise DriverError(
+                f"Envoy at {url} serves routes {applied}, not {wanted} of {file}: "
+                "it refused them (its log says why), or it watches another folder"
+            )
 
     def router_counts(self, route: RouteSpec) -> RouterCounts:
         """Assigned requests and failed first attempts of both arms, added over the fleet's Envoys.
@@ -163,10 +188,10 @@ class EnvoyDriver:
         began = 0.0
         for url in self.config.admin_urls:
             # Assigned first: a request that completes between the two reads can then only look good, never failed.
-            assigned = self._stats(
-                url, r"^(server\.uptime$|cluster\.%s/.-then-.\.external\.upstream_rq_completed$)", route
-            )
-            good = self._stats(url, r"^cluster\.%s/.-then-./1\.endpoint\..*\.rq_success$", route)
+            model = re.escape(route.model)
+            completed = rf"cluster\.{model}/.-then-.\.external\.upstream_rq_completed"
+            assigned = self._stats(url, rf"^(server\.uptime|{completed})$")
+            good = self._stats(url, rf"^cluster\.{model}/.-then-./1\.endpoint\..*\.rq_success$")
             began = max(began, at - assigned.get("server.uptime", 0))
             for role, slot in (("canary", route.canary_slot), ("stable", route.stable_slot)):
                 arm = f"cluster.{envoy_routes.arm_cluster(route.model, slot)}"
@@ -177,11 +202,20 @@ class EnvoyDriver:
                 arms[role][1] += max(0, n - well)
         return RouterCounts(at, began, ArmCounts(*arms["canary"]), ArmCounts(*arms["stable"]))
 
-    def _stats(self, url: str, pattern: str, route: RouteSpec) -> dict[str, int]:
-        regex = pattern % re.escape(route.model)
+    def _stats(self, url: str, regex: str) -> dict[str, int]:
         lines = self._admin(url, "/stats", {"filter": regex}).splitlines()
         pairs = (line.rsplit(": ", 1) for line in lines if ": " in line)
-        return {name: int(value) for name, value in pairs}
+        return {name: int(value) for name, value in pairs if value.isdecimal()}
+
+    def _admin_json(self, url: str, path: str) -> Json:
+        text = self._admin(url, path)
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise DriverError(f"{url} is not Envoy's admin interface: {path} answered {text[:100]!r}")
+        return found
 
     def _admin(self, url: str, path: str, query: Mapping[str, str] | None = None) -> str:
         try:
@@ -195,18 +229,28 @@ class EnvoyDriver:
         return answer.text
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The directory's lock. The file stays: removing it would let two holders in."""
-        self.config.directory.mkdir(parents=True, exist_ok=True)
-        with (self.config.directory / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _files(self) -> Iterator[None]:
+        """The directory's lock; its file stays, for removing it would let two holders in. Raises DriverError."""
+        directory = self.config.directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as err:
+            raise DriverError(f"cannot write Envoy's files in {directory}: {err}") from err
 
     def _replace(self, name: str, model: str, part: list[Json], read: Any, build: Any) -> None:
         """Change one model's part of a file; Envoy watches the directory and takes atomic renames only."""
         path = self.config.directory / name
         old = path.read_bytes() if path.exists() else b""
-        by_model = read(json.loads(old)) if old else {}
+        try:
+            by_model = read(json.loads(old)) if old else {}
+        except (ValueError, KeyError, TypeError) as err:
+            raise DriverError(
+                f"{path} is not what Davy wrote ({err!r}); put back what Envoy's /config_dump shows",
+                retry=False,
+            ) from err
         by_model[model] = part
         version = hashlib.sha256(json.dumps(by_model, sort_keys=True).encode()).hexdigest()[:16]
         new = json.dumps(build(by_model, version), indent=1).encode()

@@ -46,6 +46,7 @@ class MemoryDriver:
         self.fleet = self.fleets.setdefault(name, MemoryFleet())
 
     def check(self) -> dict[str, Any]:
+        self._called("check")
         return {"loaded": len(self.fleet.loaded)}
 
     def prepare(self, bundle: Bundle, slot: str) -> None:

@@ -57,7 +57,9 @@ class Scene:
     def version(self, name: str, behaviour: Behaviour | None = None) -> ModelVersion:
         self.behaviour[name] = behaviour or Behaviour()
         digest = f"{abs(hash(name)):064x}"[:64]
-        return ModelVersion.objects.create(model=self.model, name=name, artifact_uri=f"mem:{name}", digest=digest)
+        return ModelVersion.objects.create(
+            model=self.model, name=name, artifact_uri=f"mem:{name}", digest=digest
+        )
 
     def start(self, version: ModelVersion, plan: dict[str, Any] | str | None = None) -> Rollout:
         chosen = commands.read_plan(PLAN if plan is None else plan)
@@ -78,7 +80,9 @@ class Scene:
     def route(self) -> Route:
         return Route.objects.select_related("stable", "canary").get(model=self.model, fleet=self.fleet)
 
-    def run(self, rollout: Rollout, seconds: int, *, until: str | None = None, traffic: bool = True) -> Rollout:
+    def run(
+        self, rollout: Rollout, seconds: int, *, until: str | None = None, traffic: bool = True
+    ) -> Rollout:
         """Tick once a simulated second, with traffic, until the state is reached or the time is up."""
         for _ in range(seconds):
             self.now += timedelta(seconds=1)

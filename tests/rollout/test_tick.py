@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.models import Alert
 from rollout import commands, evidence, judge, tick
-from rollout.gates.base import Verdict
+from rollout.gates.base import Interval, State, Verdict
 from rollout.models import Evidence, Rollout, RolloutEvent
 from rollout.plan import load
 from tests.rollout.scene import PLAN, Behaviour, Scene
@@ -196,3 +196,48 @@ def test_abort_beats_a_promotion_in_flight(scene: Scene) -> None:
     assert ended.state == "aborted"
     assert scene.memory.weights["products"] == {"a": 100, "b": 0}
     assert scene.route.stable.name == "v1"
+
+
+def test_what_overlaps_a_change_of_weight_by_a_second_is_never_evidence(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.start(scene.version("v2"), STANDARD)
+    assert scene.run(rollout, 600).state == "promoted"
+    changes = [
+        e.at for e in RolloutEvent.objects.filter(rollout=rollout) if e.state in ("running", "promoting")
+    ]
+    margin = timedelta(seconds=evidence.CHANGE_MARGIN_SECONDS)
+    rows = Evidence.objects.filter(rollout=rollout)
+    assert {row.source for row in rows} == {"router", "collector"}
+    for row in rows:
+        assert not any(row.start < at + margin and row.end > at for at in changes)
+
+
+def test_a_new_version_that_fails_keeps_its_traffic_while_the_old_one_is_not_ready(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.start(scene.version("v2"))
+    scene.run(rollout, 600, until="watching")
+    scene.behaviour["v2"] = Behaviour(errors=0.9)
+    scene.memory.unready.add("a")
+    assert scene.run(rollout, 8).state == "watching"
+    scene.memory.unready.clear()
+    assert scene.run(rollout, 2, until="rolling_back").state == "rolling_back"
+
+
+def test_counts_that_cannot_be_are_told_and_the_other_gates_go_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.live()
+    rollout = scene.run(scene.start(scene.version("v2"), STANDARD), 20, until="running")
+    absorb = judge.absorb
+
+    def refusing(state: State, gate: str, interval: Interval) -> State:
+        if gate == "latency":
+            raise judge.EvidenceError("canary: 5 events of 1 requests")
+        return absorb(state, gate, interval)
+
+    monkeypatch.setattr(judge, "absorb", refusing)
+    told = scene.run(rollout, 25)
+    assert (told.state, told.step) == ("running", 0)
+    assert told.reason == "evidence refused: canary: 5 events of 1 requests"
+    rows = Evidence.objects.filter(rollout=rollout).values_list("gate", flat=True)
+    assert set(rows) == {"errors", "confidence"}
