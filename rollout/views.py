@@ -88,6 +88,8 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "promote_line": PROMOTE_AT,
         "acts": [(name, WORDS[name], ICONS[name]) for name in COMMANDS.get(rollout.state, ())],
         "may_act": may(request, "deploy"),
+        # what the route's weight is now is about its latest rollout, not about those before
+        "is_latest": not Rollout.objects.filter(route=rollout.route_id, pk__gt=pk).exists(),
         "latest_log_e": evidence["combined"][-1][1] if evidence["combined"] else None,
         "evidence": {
             **evidence,
@@ -172,16 +174,18 @@ def _icon(status: str, state: str) -> str:
     return {"done": "check", "stopped": "undo", "ahead": "dots"}[status]
 
 
-def _points(rollout: Rollout) -> Iterable[tuple[str, datetime, Any]]:
-    """(gate, end, log e) in the order of the evidence, thinned to about POINTS_SHOWN rows."""
-    rows = Evidence.objects.filter(rollout=rollout).order_by("id")
+def _points(rollout: Rollout) -> Iterable[tuple[str, datetime, Mapping[str, float]]]:
+    """(gate, end, log e) in order of time, thinned to about POINTS_SHOWN rows."""
+    rows = Evidence.objects.filter(rollout=rollout).order_by("end", "id")
     every = math.ceil(rows.count() / POINTS_SHOWN)
     if every > 1:
         rows = rows.annotate(place=Mod("id", every)).filter(place=0)
     return rows.values_list("gate", "end", "log_e")
 
 
-def series(points: Iterable[tuple[str, datetime, Any]], gates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def series(
+    points: Iterable[tuple[str, datetime, Mapping[str, float]]], gates: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """What the evidence chart draws: per gate log e against and for the canary, and all gates combined.
 
     Combined is log Σ w·e with the plan's weights normalised over the gates that count (judge.md rule 10); a gate
@@ -193,28 +197,19 @@ def series(points: Iterable[tuple[str, datetime, Any]], gates: Sequence[Mapping[
     found: dict[str, dict[str, list[list[float]]]] = {}
     combined: list[list[float]] = []
     for gate, end, log_e in points:
-        against, in_favour = _both(log_e)
         at = _milliseconds(end)
         lines = found.setdefault(gate, {"fail": [], "pass": []})
-        if against is not None:
-            lines["fail"].append([at, round(against, 4)])
-        if in_favour is not None:
-            lines["pass"].append([at, round(in_favour, 4)])
-        if gate in latest and against is not None:
-            latest[gate] = against
+        for side, line in lines.items():
+            line.append([at, round(log_e[side], 4)])
+        if gate in latest:
+            latest[gate] = log_e["fail"]
             combined.append([at, round(_combine(latest, weights, whole), 4)])
-    gates_found = [{"name": name, **lines} for name, lines in found.items()]
-    return {"gates": gates_found, "combined": combined, "in_favour": any(row["pass"] for row in gates_found)}
+    return {"gates": [{"name": name, **lines} for name, lines in found.items()], "combined": combined}
 
 
 def _combine(log_e: Mapping[str, float], weights: Mapping[str, float], whole: float) -> float:
     top = max(log_e.values())
     return top + math.log(sum(weights[name] / whole * math.exp(value - top) for name, value in log_e.items()))
-
-
-def _both(log_e: Any) -> tuple[float | None, float | None]:
-    """(against, for) the canary after an interval; a row that holds one number has only the first."""
-    return (log_e.get("fail"), log_e.get("pass")) if isinstance(log_e, Mapping) else (float(log_e), None)
 
 
 def _milliseconds(at: datetime) -> int:

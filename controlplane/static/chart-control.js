@@ -15,7 +15,7 @@
     });
     return {
       grid: { left: 48, right: 56, top: 14, bottom: 28 },
-      xAxis: axis(colours, { type: "time", splitLine: { show: false }, axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, formatter: "{HH}:{mm}" } }),
+      xAxis: axis(colours, { type: "time", minInterval: 60000, splitLine: { show: false }, axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, formatter: "{HH}:{mm}" } }),
       yAxis: axis(colours, { type: "value", scale: true, splitNumber: 4, axisLabel: { color: colours.muted, fontSize: 11, formatter: percent } }),
       series: [
         limitLine("upper limit", 3, "upper"),

@@ -11,7 +11,7 @@
     const most = Math.max(data.drifted_above, ...data.points.map((point) => point[1]));
     return {
       grid: { left: 40, right: 16, top: 14, bottom: 28 },
-      xAxis: axis(colours, { type: "time", splitLine: { show: false }, axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, formatter: "{HH}:{mm}" } }),
+      xAxis: axis(colours, { type: "time", minInterval: 60000, splitLine: { show: false }, axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, formatter: "{HH}:{mm}" } }),
       yAxis: axis(colours, { type: "value", min: 0, max: Math.min(1, Math.ceil(most * 12) / 10), splitNumber: 4 }),
       series: [
         {

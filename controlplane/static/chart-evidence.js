@@ -43,10 +43,9 @@
     const series = [combined, moment];
     data.gates.forEach((gate, i) => {
       series.push(lineOf(gate.name, gate.fail, 0, i));
-      if (data.in_favour) series.push(lineOf(gate.name, gate.pass, 1, i, i === 0 ? { markLine: passes } : {}));
+      series.push(lineOf(gate.name, gate.pass, 1, i, i === 0 ? { markLine: passes } : {}));
     });
 
-    const grids = data.in_favour ? [0, 1] : [0];
     const times = data.gates.flatMap((gate) => [...gate.fail, ...gate.pass].map((point) => point[0]));
     const moments_at = data.events.map((event) => event[0]);
     const span = { min: Math.min(...times, ...moments_at), max: Math.max(...times) };
@@ -61,24 +60,22 @@
         data: ["all gates", ...data.gates.map((gate) => gate.name)],
       },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
-      grid: data.in_favour
-        ? [
-            { left: 44, right: 12, top: 24, height: "38%" },
-            { left: 44, right: 12, top: "56%", height: "28%" },
-          ]
-        : [{ left: 44, right: 12, top: 24, bottom: 56 }],
-      xAxis: grids.map((grid) =>
+      grid: [
+        { left: 44, right: 12, top: 24, height: "38%" },
+        { left: 44, right: 12, top: "56%", height: "28%" },
+      ],
+      xAxis: [0, 1].map((grid) =>
         axis(colours, {
           type: "time",
           gridIndex: grid,
           ...span,
           splitLine: { show: false },
-          axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, show: grid === grids.length - 1, formatter: "{HH}:{mm}:{ss}" },
+          axisLabel: { color: colours.muted, fontSize: 11, hideOverlap: true, show: grid === 1, formatter: "{HH}:{mm}:{ss}" },
         })
       ),
       yAxis: [
         axis(colours, { gridIndex: 0, name: "against", nameLocation: "middle", nameGap: 30, min: (v) => Math.max(-3, Math.floor(v.min)), max: top("fail", data.rollback_line), splitNumber: 3 }),
-        ...grids.slice(1).map(() => axis(colours, { gridIndex: 1, name: "for", nameLocation: "middle", nameGap: 30, min: (v) => Math.max(-3, Math.floor(v.min)), max: top("pass", data.promote_line), splitNumber: 3 })),
+        axis(colours, { gridIndex: 1, name: "for", nameLocation: "middle", nameGap: 30, min: (v) => Math.max(-3, Math.floor(v.min)), max: top("pass", data.promote_line), splitNumber: 3 }),
       ],
       series,
       useUTC: true,

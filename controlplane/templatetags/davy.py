@@ -132,7 +132,7 @@ def figure(value: float | None, digits: int = 3) -> str:
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{abs(value):,.{min(places, 6)}f}"
     if abs(value) < 1:
-        text = text.removeprefix("0").rstrip("0") if float(text) else "0"
+        text = text.removeprefix("0").rstrip("0").rstrip(".") if float(text) else "0"
     return ("\N{MINUS SIGN}" if value < 0 else "") + text
 
 

@@ -249,6 +249,7 @@ def test_pages_load_nothing_from_elsewhere(path: Path) -> None:
         (4.612, "4.61"),
         (1204, "1,204"),
         (-0.11, "−.11"),
+        (0.9999, "1"),
         (0, "0"),
         (1e-12, "0"),
         (None, "–"),

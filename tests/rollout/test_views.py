@@ -151,7 +151,7 @@ def test_the_timeline_shows_when_a_step_was_first_reached() -> None:
 
 
 def test_the_combined_evidence_weighs_the_gates_as_the_judge_does() -> None:
-    points = [("errors", START, {"fail": 2.0, "pass": 0.5}), ("latency", START, {"fail": -1.0, "pass": None})]
+    points = [("errors", START, {"fail": 2.0, "pass": 0.5}), ("latency", START, {"fail": -1.0, "pass": 0.0})]
     found = views.series(points, GATES)
     assert found["combined"][-1][1] == pytest.approx(
         math.log(0.75 * math.exp(2) + 0.25 * math.exp(-1)), abs=1e-3
@@ -169,7 +169,22 @@ def test_the_first_version_of_a_route_has_no_steps_to_show() -> None:
     assert [(stop.name, stop.status) for stop in views.timeline(rollout, [])] == [("100 %", "done")]
 
 
-def test_evidence_that_is_only_against_the_canary_is_drawn_alone() -> None:
-    found = views.series([("errors", START, 0.3)], GATES)
-    assert found["gates"][0]["fail"][0][1] == 0.3
-    assert not found["in_favour"]
+def test_the_routes_present_weight_is_not_shown_for_a_rollout_of_the_past(
+    scene: Scene, canary: Rollout
+) -> None:
+    first = Rollout.objects.earliest("pk")
+    client = signed_in()
+    assert "Observed" in text(client.get(f"/rollouts/{canary.pk}"))
+    assert "Observed" not in text(client.get(f"/rollouts/{first.pk}"))
+
+
+def test_evidence_is_drawn_in_order_of_time_whatever_order_it_came_in(canary: Rollout) -> None:
+    Evidence.objects.all().delete()
+    for i, seconds in enumerate((10, 5)):
+        at = START + timedelta(seconds=seconds)
+        Evidence.objects.create(
+            rollout=canary, gate="errors", source=f"s{i}", start=at, end=at, step=0, weight_percent=5, arms={},
+            log_e={"fail": 0.1, "pass": 0.1},
+        )  # fmt: skip
+    combined = signed_in().get(f"/rollouts/{canary.pk}").context["evidence"]["combined"]
+    assert [at for at, _ in combined] == sorted(at for at, _ in combined)
