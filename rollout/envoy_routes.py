@@ -122,10 +122,11 @@ def _server_cluster(name: str, model: str, server: Server) -> Json:
         },
         "health_checks": [
             {
-                "timeout": "0.5s",
-                "interval": "1s",
+                "timeout": "2s",  # a server that is busy is not dead; one that is dead refuses connections
+                "interval": "2s",
                 "no_traffic_interval": "1s",
-                "unhealthy_threshold": 2,
+                "unhealthy_interval": "0.5s",
+                "unhealthy_threshold": 3,
                 "healthy_threshold": 1,
                 "http_health_check": {"path": f"/v2/models/{model}/ready", "codec_client_type": "HTTP1"},
             }
