@@ -50,7 +50,8 @@
     const moments_at = data.events.map((event) => event[0]);
     const span = { min: Math.min(...times, ...moments_at), max: Math.max(...times) };
     const highest = (key) => Math.max(1, ...data.gates.flatMap((gate) => gate[key].map((point) => point[1])));
-    const top = (key, line) => Math.ceil(Math.max(line * 1.25, highest(key) * 1.08));
+    // Beyond three times its line a process is decided: it may leave the chart, so that the line stays readable.
+    const top = (key, line) => Math.ceil(Math.min(3 * line, Math.max(line * 1.25, highest(key) * 1.08)));
     return {
       legend: {
         bottom: 0,

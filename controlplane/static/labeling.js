@@ -11,4 +11,16 @@
     event.preventDefault();
     button.click();
   });
+
+  // An image that its source did not send is said in words.
+  document.addEventListener("DOMContentLoaded", () => {
+    const image = document.querySelector("[data-image]");
+    if (!image) return;
+    const say = () => {
+      image.hidden = true;
+      document.querySelector("[data-image-missing]").hidden = false;
+    };
+    image.addEventListener("error", say);
+    if (image.complete && !image.naturalWidth) say();
+  });
 })();

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from django import template
 from django.templatetags.static import static
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -112,8 +113,19 @@ def words(name: str) -> str:
 
 @register.filter
 def plain(value: object) -> str:
-    """A value of a JSON detail: numbers as figures, everything else as text."""
-    return figure(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    """A value of a JSON detail: numbers as figures, times as times, everything else as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return figure(value)
+    return clock(_moment(value)) if isinstance(value, str) and _moment(value) else str(value)
+
+
+def _moment(text: object) -> datetime | None:
+    """The time in an ISO 8601 text with its zone; None for any other text."""
+    try:
+        found = parse_datetime(str(text))
+    except ValueError:
+        return None
+    return found if found is not None and timezone.is_aware(found) else None
 
 
 @register.filter

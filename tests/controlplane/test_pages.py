@@ -266,3 +266,9 @@ def test_every_state_has_a_shape_and_a_word_of_its_own() -> None:
         look = davy.LOOKS[state]
         assert f'id="{look.icon}"' in shapes
         assert look.word
+
+
+def test_a_time_in_a_detail_is_shown_as_a_time_and_a_word_as_a_word() -> None:
+    assert "1 Mar 12:00 UTC" in davy.plain(NOW.isoformat())
+    assert davy.plain("component 3") == "component 3"
+    assert davy.plain(0.25) == ".25"

@@ -185,3 +185,10 @@ def test_the_theme_switch_is_remembered(here: Browser, live_server) -> None:
     switch.click()
     here.page.goto(f"{live_server.url}/alerts")
     assert here.page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_an_image_that_its_source_does_not_send_is_said_in_words(here: Browser, live_server) -> None:
+    Task.objects.update(image="http://127.0.0.1:9/gone.png")
+    here.page.goto(f"{live_server.url}/labeling")
+    here.page.get_by_text("did not send it").wait_for()
+    assert not here.page.locator("[data-image]").is_visible()
