@@ -106,10 +106,16 @@ def route(rig: Rig) -> RouteSpec:
     return RouteSpec(rig.model, "a")
 
 
+def loaded(rig: Rig, bundle: Bundle, slot: str) -> None:
+    """The slot is told to load the version, and does."""
+    rig.driver.prepare(bundle, slot)
+    eventually(lambda: rig.driver.ready(bundle, slot))
+
+
 def weighted(rig: Rig, bundle: Bundle, percent: float) -> None:
     """Both slots serve the bundle, and the weight is observed."""
     for slot in ("a", "b"):
-        rig.driver.prepare(bundle, slot)
+        loaded(rig, bundle, slot)
     rig.driver.set_weight(route(rig), percent)
     assert rig.settled(route(rig), percent)
 
@@ -128,8 +134,7 @@ def test_every_driver_of_the_table_is_judged_here() -> None:
 
 def test_a_slot_is_ready_for_exactly_the_version_that_it_loaded(rig: Rig, bundle: Bundle) -> None:
     assert not rig.driver.ready(bundle, "b")
-    rig.driver.prepare(bundle, "b")
-    assert rig.driver.ready(bundle, "b")
+    loaded(rig, bundle, "b")
     assert not rig.driver.ready(bundle, "a")
     assert not rig.driver.ready(replace(bundle, version="v2"), "b")
     assert not rig.driver.ready(replace(bundle, digest="2" * 64), "b")
@@ -137,16 +142,14 @@ def test_a_slot_is_ready_for_exactly_the_version_that_it_loaded(rig: Rig, bundle
 
 def test_a_slot_takes_another_version(rig: Rig, bundle: Bundle) -> None:
     newer = replace(bundle, version="v2", digest="2" * 64)
-    rig.driver.prepare(bundle, "b")
-    rig.driver.prepare(newer, "b")
-    assert rig.driver.ready(newer, "b")
+    loaded(rig, bundle, "b")
+    loaded(rig, newer, "b")
     assert not rig.driver.ready(bundle, "b")
 
 
 def test_preparing_and_releasing_again_changes_nothing(rig: Rig, bundle: Bundle) -> None:
     for _ in range(2):
-        rig.driver.prepare(bundle, "b")
-    assert rig.driver.ready(bundle, "b")
+        loaded(rig, bundle, "b")
     for _ in range(2):
         rig.driver.release(rig.model, "b")
     assert not rig.driver.ready(bundle, "b")
@@ -154,9 +157,9 @@ def test_preparing_and_releasing_again_changes_nothing(rig: Rig, bundle: Bundle)
 
 def test_releasing_one_slot_leaves_the_other_alone(rig: Rig, bundle: Bundle) -> None:
     for slot in ("a", "b"):
-        rig.driver.prepare(bundle, slot)
+        loaded(rig, bundle, slot)
     rig.driver.release(rig.model, "b")
-    assert rig.driver.ready(bundle, "a")
+    eventually(lambda: rig.driver.ready(bundle, "a"))
 
 
 # Weights
@@ -322,6 +325,18 @@ def test_an_admin_url_that_is_not_envoy_s_is_a_driver_error(
     for call in (driver.check, lambda: driver.observed_weight(RouteSpec("m", "a"))):
         with pytest.raises(DriverError, match="not Envoy's admin interface"):
             call()
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", '{"parameters": []}', '{"parameters": {"davy_model": 1}}'])
+def test_a_server_whose_answer_is_no_triton_s_is_not_ready(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "fleet_get", lambda url, timeout: outbound.Answer(200, text.encode()))
+    slots = {
+        name: {"url": f"http://h:{port}", "repository": "/models"} for name, port in (("a", 1), ("b", 2))
+    }
+    driver = EnvoyDriver(good_config() | {"slots": slots})
+    assert driver.ready(Bundle("m", "v1", "1" * 64, Path), "a") is False
 
 
 def test_while_several_envoys_differ_the_weight_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_workers_that_move_different_routes_at_once_lose_nothing(gateway: Gatewa
 
     def move(served: Served) -> None:
         driver = EnvoyDriver(gateway.config(servers))
-        for percent in (1, 7, 30, 5, 60, 2, 90, 42):
+        for percent in (1, 60, 2, 42):
             driver.set_weight(served.route, percent)
 
     with ThreadPoolExecutor(6) as pool:
