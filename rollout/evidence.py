@@ -25,6 +25,7 @@ from rollout.gates.base import Arm, Interval
 Sources = dict[str, Any]
 
 CHANGE_MARGIN_SECONDS = 1.0
+BEGAN_MARGIN_SECONDS = 1.0  # routers tell whole seconds
 SPANS_KEPT = 50
 OUTAGE_SECONDS = 5.0
 OUTAGE_SHARE = 0.5
@@ -72,7 +73,7 @@ def from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Readin
     }
     last = sources.get("router")
     fresh = {**sources, "router": now}
-    if last is None or counts.began > last["at"] or counts.at <= last["at"]:
+    if last is None or counts.began > last["at"] - BEGAN_MARGIN_SECONDS or counts.at <= last["at"]:
         return fresh, None
     canary, stable = _delta(last["canary"], counts.canary), _delta(last["stable"], counts.stable)
     if canary is None or stable is None or _touches_change(sources, last["at"], counts.at):

@@ -20,7 +20,7 @@ GRACE = 15.0
 
 
 def router(
-    at: float, canary: tuple[int, int], stable: tuple[int, int] = (0, 0), began: float = 0
+    at: float, canary: tuple[int, int], stable: tuple[int, int] = (0, 0), began: float = -9
 ) -> RouterCounts:
     return RouterCounts(at, began, ArmCounts(*canary), ArmCounts(*stable))
 
@@ -65,6 +65,11 @@ def test_a_restarted_router_begins_again() -> None:
 def test_a_router_that_was_quiet_before_its_restart_is_caught_too() -> None:
     """Counters that did not go back still belong to another life."""
     assert read_all([router(10, (0, 0), (0, 0), began=2), router(14, (30, 9), (70, 0), began=11)]) == []
+
+
+def test_a_restart_within_the_second_that_routers_tell_is_caught() -> None:
+    """Envoy says how long it runs in whole seconds, rounded up or down."""
+    assert read_all([router(10, (0, 0), (0, 0), began=2), router(11.5, (30, 0), (70, 0), began=9.4)]) == []
 
 
 def test_counters_that_go_back_are_no_evidence() -> None:
