@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.db.models import F
 
 from controlplane import alerts
 from controlplane.models import Alert, Route, Severity, Slot
@@ -99,6 +100,7 @@ def _set_route(rollout: Rollout, before: Position, after: Position, now: datetim
             warm = timedelta(seconds=load_plan(rollout.plan).keep_warm_seconds)
             changes |= {
                 "stable_slot": Slot(route.stable_slot).other,
+                "observed_weight_percent": 100 - F("observed_weight_percent"),
                 "previous": route.stable,
                 "keep_warm_until": now + warm,
             }
@@ -106,6 +108,7 @@ def _set_route(rollout: Rollout, before: Position, after: Position, now: datetim
         changes |= {
             "stable": rollout.stable,
             "stable_slot": Slot(route.stable_slot).other,
+            "observed_weight_percent": 100 - F("observed_weight_percent"),
             "canary": rollout.version,
             "previous": None,
             "keep_warm_until": None,

@@ -52,12 +52,13 @@ def tick(rollout_id: int, now: datetime) -> bool:
     """Move one rollout on. False when another worker has it or it is over. Safe to repeat."""
     free = Q(leased_until__isnull=True) | Q(leased_until__lt=now)
     due = Rollout.objects.filter(Q(pk=rollout_id, state__in=ACTIVE) & free)
-    if not due.update(leased_until=now + LEASE):
+    mine = now + LEASE
+    if not due.update(leased_until=mine):
         return False
     try:
         _tick(rollout_id, now)
     finally:
-        Rollout.objects.filter(pk=rollout_id).update(leased_until=None)
+        Rollout.objects.filter(pk=rollout_id, leased_until=mine).update(leased_until=None)
     return True
 
 
@@ -225,12 +226,13 @@ def _save(rollout: Rollout, before: Position, after: Position, look: Look, now: 
     if look.verdicts:
         columns["gates"] = [journal.verdict_json(v) for v in look.verdicts]
     with transaction.atomic():
+        # before the roles may swap: it was observed under those that were read
+        seen = Route.objects.filter(pk=rollout.route_id)
+        seen.update(observed_weight_percent=look.observed_percent, observed_at=now)
         if not journal.save(rollout, before, after, now=now, columns=columns):
+            transaction.set_rollback(True)
             return False
         Evidence.objects.bulk_create(look.rows)
-        Route.objects.filter(pk=rollout.route_id).update(
-            observed_weight_percent=look.observed_percent, observed_at=now
-        )
     return True
 
 

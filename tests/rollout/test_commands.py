@@ -345,16 +345,20 @@ def test_an_abort_between_a_tick_s_read_and_its_save_wins(scene: Scene, at_5: Ro
 
 @pytest.mark.django_db(transaction=True)
 def test_workers_that_tick_one_rollout_at_once_take_each_step_once(scene: Scene) -> None:
-    """Three at the same time, one of them after the lease ran out."""
+    """Three at the same time, one of them as if the lease of the others had run out."""
     scene.live()
-    rollout = scene.start(
-        scene.version("v2"), {**PLAN, "steps": [{"weight_percent": 50, "dwell_seconds": 5}]}
-    )
+    plan = {**PLAN, "steps": [{"weight_percent": 50, "dwell_seconds": 5}]}
+    rollout = scene.start(scene.version("v2"), plan)
+
+    def work(worker: int) -> None:
+        if worker == 2:
+            Rollout.objects.filter(pk=rollout.pk).update(leased_until=None)
+        tick.tick(rollout.pk, scene.now)
+
     for _ in range(40):
         scene.now += timedelta(seconds=1)
         scene.traffic()
-        now = scene.now
-        together(lambda i, now=now: tick.tick(rollout.pk, now + (i == 2) * tick.LEASE * 2), 3)
+        together(work, 3)
         if scene.get(rollout).state == "watching":
             break
     events = RolloutEvent.objects.filter(rollout=rollout).values_list("state", "weight_percent")

@@ -92,3 +92,15 @@ def test_a_hold_pages_once(scene: Scene) -> None:
     scene.memory.refuse = "503"
     scene.run(rollout, 80)
     assert open_alert().count == 1
+
+
+def test_the_observed_weight_follows_the_roles_when_they_swap(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.run(scene.start(scene.version("v2")), 10, until="running")
+    act(scene, rollout, "promote")
+    scene.run(rollout, 5, until="watching")
+    assert (scene.route.stable.name, scene.route.observed_weight_percent) == ("v2", 0)
+    act(scene, rollout, "rollback")
+    assert (scene.route.stable.name, scene.route.observed_weight_percent) == ("v1", 100)
+    scene.run(rollout, 5)
+    assert scene.route.observed_weight_percent == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -241,3 +242,30 @@ def test_counts_that_cannot_be_are_told_and_the_other_gates_go_on(
     assert told.reason == "evidence refused: canary: 5 events of 1 requests"
     rows = Evidence.objects.filter(rollout=rollout).values_list("gate", flat=True)
     assert set(rows) == {"errors", "confidence"}
+
+
+def test_an_incident_that_both_arms_share_rolls_nothing_back(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.run(scene.start(scene.version("v2")), 20, until="running")
+    for does in scene.behaviour.values():
+        does.errors = 0.4
+    going_on = scene.run(rollout, 40)
+    assert going_on.state in ("running", "promoting", "watching")
+    assert going_on.weight_percent >= 5
+
+
+def test_a_worker_whose_lease_ran_out_does_not_free_the_next_one_s(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.live()
+    rollout = scene.start(scene.version("v2"))
+    taken = scene.now + 3 * tick.LEASE
+    look = tick._look
+
+    def slow(*args: Any) -> Any:
+        Rollout.objects.filter(pk=rollout.pk).update(leased_until=taken)
+        return look(*args)
+
+    monkeypatch.setattr(tick, "_look", slow)
+    tick.tick(rollout.pk, scene.now)
+    assert scene.get(rollout).leased_until == taken
