@@ -12,7 +12,7 @@ from demo.stages import truth
 from tests.system import System
 
 MODEL, VERSION = "shelf", "v1"
-MEASURED = 30
+MEASURED = 20
 
 
 def label_next(system: System) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def test_labels_of_measured_predictions_become_an_accuracy_with_its_interval(sys
     done: Counter[str] = Counter()
     wrong = 0
     assert accuracy(system)["n"] == 0
-    with system.busy(shelf=300):
+    with system.busy(shelf=150):
         while done["measure"] < MEASURED or not done["improve"]:
             lease = system.wait_for("a task", lambda: label_next(system))
             assert lease["version"] == VERSION
