@@ -32,7 +32,7 @@ PLAN: dict[str, Any] = {
         {"name": "latency", "weight": 0.25},
         {"name": "confidence", "weight": 0.15},
     ],
-    "patience_seconds": 45,
+    "patience_seconds": 180,  # longer than a step takes while the machine is busy: a hold turns the line red
     "watch_seconds": 30,
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rollout import evidence
-from rollout.drivers.base import DriverError, RouteSpec
+from rollout.drivers.base import Bundle, DriverError, RouteSpec
 from rollout.drivers.envoy import EnvoyDriver
 from tests.rollout.gateway import Gateway, Served, eventually
 from tests.rollout.model_server import ModelServer, two_servers
@@ -289,3 +289,23 @@ def test_a_restarted_envoy_serves_the_last_weights_and_its_counters_begin_again(
     _, reading = evidence.from_router(sources, served.counts())
     assert reading is not None
     assert (reading.interval.canary.n, reading.interval.canary.errors) == (7, 0)
+
+
+def test_a_slot_is_ready_once_envoy_counts_it_as_healthy_and_its_first_requests_are_its_own(
+    gateway: Gateway, servers: Servers
+) -> None:
+    """Else the first requests after a change of weight would go to the fallback, and count as failed."""
+    driver = EnvoyDriver(gateway.config(servers))
+    for number in range(5):
+        served = Served(gateway, driver, f"fresh-{number}")
+        version = Bundle(served.model, "v1", "1" * 64, Path)
+        for slot in ("a", "b"):
+            driver.prepare(version, slot)
+        eventually(lambda v=version: all(driver.ready(v, slot) for slot in ("a", "b")))
+        driver.set_weight(served.route, 100)
+        eventually(lambda s=served: driver.observed_weight(s.route) == 100)
+        assert served.users(20) == {(200, "b"): 20}
+        assert served.arms()["canary"] == (20, 0)
+    servers["b"].unready = True
+    eventually(lambda: not driver.ready(version, "b"))
+    assert driver.ready(version, "a")

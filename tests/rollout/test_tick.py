@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from controlplane.models import Alert
@@ -269,3 +270,34 @@ def test_a_worker_whose_lease_ran_out_does_not_free_the_next_one_s(
     monkeypatch.setattr(tick, "_look", slow)
     tick.tick(rollout.pk, scene.now)
     assert scene.get(rollout).leased_until == taken
+
+
+class Deadly(list[tuple[str, ...]]):
+    """The calls that a fleet gets; in one of six the worker is killed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def append(self, call: tuple[str, ...]) -> None:
+        super().append(call)
+        if self.rng.random() < 1 / 6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_worker_killed_in_a_call_to_the_fleet_is_mended_by_the_next_tick(scene: Scene, seed: int) -> None:
+    scene.live()
+    quick = {"name": "errors", "settings": {"margin_points": {"1": 20.0}}}
+    rollout = scene.start(scene.version("v2"), {**PLAN, "gates": [quick], "patience_seconds": 3600})
+    scene.memory.calls = Deadly(seed)
+    for _ in range(100):
+        try:
+            scene.run(rollout, 1)
+        except KeyboardInterrupt:
+            continue
+        if scene.get(rollout).state == "promoted":
+            break
+    steps = [e.weight_percent for e in RolloutEvent.objects.filter(rollout=rollout)]
+    assert steps == [5, 50, 100, 0, 0]
+    assert scene.memory.weights["products"] == {"a": 0, "b": 100}
+    assert scene.route.cache_epoch == 2
