@@ -51,7 +51,7 @@ class Scene:
         self.model = Model.objects.create(name="products")
         self.fleet = Fleet.objects.create(name=self.name, driver="memory", config={"name": self.name})
         self.memory: MemoryFleet = MemoryDriver({"name": self.name}).fleet
-        self.memory.clock = lambda: self.now.timestamp()
+        self.memory.clock = lambda: self.now.timestamp()  # noqa: PLW0108 - `now` moves
         self.memory.began = START.timestamp() - 1000
 
     def version(self, name: str, behaviour: Behaviour | None = None) -> ModelVersion:
