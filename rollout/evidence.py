@@ -68,8 +68,8 @@ def from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Readin
     now = {
         "at": counts.at,
         "began": counts.began,
-        "canary": [counts.canary.assigned, counts.canary.failed],
-        "stable": [counts.stable.assigned, counts.stable.failed],
+        "canary": _begun(counts.canary),
+        "stable": _begun(counts.stable),
     }
     last = sources.get("router")
     fresh = {**sources, "router": now}
@@ -80,6 +80,11 @@ def from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Readin
         return fresh, None
     used = {**now, "canary": _used(last["canary"], canary), "stable": _used(last["stable"], stable)}
     return {**sources, "router": used}, Reading("router", Interval(last["at"], counts.at, canary, stable))
+
+
+def _begun(counts: ArmCounts) -> list[int]:
+    """Where an interval begins: what may have failed before it is never counted in it."""
+    return [counts.assigned, counts.failed + counts.unsure]
 
 
 def _delta(last: Sequence[int], counts: ArmCounts) -> Arm | None:

@@ -43,7 +43,8 @@ class ArmCounts:
     """Cumulative counts of one arm at the router since the router started."""
 
     assigned: int  # live requests that the split assigned to this arm
-    failed: int  # of these, first attempts that the arm's own slot did not answer well
+    failed: int  # of these, first attempts that the arm's own slot surely did not answer well
+    unsure: int = 0  # so many more may have failed: requests that came while the counters were read
 
 
 @dataclass(frozen=True)

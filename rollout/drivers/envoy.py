@@ -182,25 +182,21 @@ class EnvoyDriver:
         A first attempt is good when the arm's own server answered it well (`rq_success` of the endpoint in the
         cluster that only this arm uses); everything else that the split assigned failed: 5xx, timeouts, resets,
         closed ports, and what went straight to the fallback because the server was ejected.
+        Envoy reads the clusters' counters before the endpoints', and requests complete in between: within one
+        reading they look good and not assigned, from the first to the second one assigned and not good.
         """
-        at = time.time()
-        arms = {"canary": [0, 0], "stable": [0, 0]}
-        began = 0.0
+        model = re.escape(route.model)
+        completed = rf"cluster\.{model}/.-then-.\.external\.upstream_rq_completed"
+        answered = rf"cluster\.{model}/.-then-./1\.endpoint\..*\.rq_success"
+        wanted = rf"^(server\.uptime|{completed}|{answered})$"
+        at, began = time.time(), 0.0
+        canary = stable = ArmCounts(0, 0)
         for url in self.config.admin_urls:
-            # Assigned first: a request that completes between the two reads can then only look good, never failed.
-            model = re.escape(route.model)
-            completed = rf"cluster\.{model}/.-then-.\.external\.upstream_rq_completed"
-            assigned = self._stats(url, rf"^(server\.uptime|{completed})$")
-            good = self._stats(url, rf"^cluster\.{model}/.-then-./1\.endpoint\..*\.rq_success$")
-            began = max(began, at - assigned.get("server.uptime", 0))
-            for role, slot in (("canary", route.canary_slot), ("stable", route.stable_slot)):
-                arm = f"cluster.{envoy_routes.arm_cluster(route.model, slot)}"
-                own = f"cluster.{envoy_routes.own_cluster(route.model, slot)}.endpoint."
-                n = assigned.get(f"{arm}.external.upstream_rq_completed", 0)
-                well = sum(value for name, value in good.items() if name.startswith(own))
-                arms[role][0] += n
-                arms[role][1] += max(0, n - well)
-        return RouterCounts(at, began, ArmCounts(*arms["canary"]), ArmCounts(*arms["stable"]))
+            first, second = self._stats(url, wanted), self._stats(url, wanted)
+            began = max(began, at - second.get("server.uptime", 0))
+            canary = _added(canary, _arm(first, second, route.model, route.canary_slot))
+            stable = _added(stable, _arm(first, second, route.model, route.stable_slot))
+        return RouterCounts(at, began, canary, stable)
 
     def _stats(self, url: str, regex: str) -> dict[str, int]:
         lines = self._admin(url, "/stats", {"filter": regex}).splitlines()
@@ -262,6 +258,20 @@ class EnvoyDriver:
             file.flush()
             os.fsync(file.fileno())
         incoming.rename(path)
+
+
+def _arm(first: Mapping[str, int], second: Mapping[str, int], model: str, slot: str) -> ArmCounts:
+    """One arm's counts at the second of two readings of one Envoy."""
+    assigned = f"cluster.{envoy_routes.arm_cluster(model, slot)}.external.upstream_rq_completed"
+    own = f"cluster.{envoy_routes.own_cluster(model, slot)}.endpoint."
+    n = [reading.get(assigned, 0) for reading in (first, second)]
+    good = [sum(v for name, v in reading.items() if name.startswith(own)) for reading in (first, second)]
+    failed = max(0, n[0] - good[0], n[1] - good[1])
+    return ArmCounts(n[1], failed, max(0, n[1] - good[0] - failed))
+
+
+def _added(one: ArmCounts, other: ArmCounts) -> ArmCounts:
+    return ArmCounts(one.assigned + other.assigned, one.failed + other.failed, one.unsure + other.unsure)
 
 
 def _clusters_by_model(file: Json) -> dict[str, list[Json]]:

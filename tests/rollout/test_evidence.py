@@ -20,7 +20,7 @@ GRACE = 15.0
 
 
 def router(
-    at: float, canary: tuple[int, int], stable: tuple[int, int] = (0, 0), began: float = -9
+    at: float, canary: tuple[int, ...], stable: tuple[int, ...] = (0, 0), began: float = -9
 ) -> RouterCounts:
     return RouterCounts(at, began, ArmCounts(*canary), ArmCounts(*stable))
 
@@ -44,6 +44,14 @@ def test_the_first_reading_only_says_where_to_begin() -> None:
     assert reading is None
     _, reading = evidence.from_router(sources, router(11, (510, 21), (9190, 3)))
     assert reading == Reading("router", Interval(10, 11, Arm(10, 1), Arm(190, 0)))
+
+
+def test_failures_of_an_earlier_canary_are_never_this_ones() -> None:
+    """Read while requests came: 3 of the slot's earlier failures were not told at first."""
+    began, later = router(10, (500, 17, 4), (9000, 0, 30)), router(11, (550, 20), (9300, 25))
+    assert read_all([began, later]) == [Interval(10, 11, Arm(50, 0), Arm(300, 0))]
+    failing = router(12, (600, 29), (9600, 25))
+    assert read_all([began, later, failing])[1].canary == Arm(50, 8)
 
 
 def test_intervals_meet_and_never_overlap() -> None:
