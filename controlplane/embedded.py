@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote
 
 import platformdirs
-import redis
 
 START_SECONDS = 30.0
 START_ATTEMPTS = 6
@@ -134,20 +133,24 @@ def start_valkey(var: Path) -> str:
     """Start (or find) the Valkey of `var`; return its URL."""
     command = valkey_command(var)
     folder = var / "valkey"
-    client = redis.Redis(unix_socket_path=str(_valkey_socket(var)))
-    if not _answers(client):
+    socket = _valkey_socket(var)
+    if not _answers(socket):
         with (folder / "valkey.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         (folder / "valkey.pid").write_text(str(process.pid))
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(client):
+        while not _answers(socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise EmbeddedError(f"Valkey did not start; see {folder / 'valkey.log'}")
             time.sleep(0.02)
     return valkey_url(var)
 
 
-def _answers(client: redis.Redis) -> bool:
+def _answers(socket: Path) -> bool:
+    """Whether the Valkey of that socket takes commands."""
+    import redis  # not needed by the many processes that only read the settings
+
+    client = redis.Redis(unix_socket_path=str(socket))
     try:
         return bool(client.ping())
     except redis.BusyLoadingError:
@@ -162,7 +165,7 @@ def stop_valkey(var: Path) -> None:
     if not pid_file.exists():
         return
     pid = int(pid_file.read_text())
-    if _answers(redis.Redis(unix_socket_path=str(_valkey_socket(var)))):
+    if _answers(_valkey_socket(var)):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + START_SECONDS
         while alive(pid):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri
 
 CONFIDENCE = 0.95
 
@@ -57,7 +57,7 @@ def estimate(wrong: ArrayLike, probability: ArrayLike, confidence: float = CONFI
 
 def wilson(share: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a share seen in n (not necessarily whole) independent rows, n > 0."""
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
     return max(0.0, centre - half), min(1.0, centre + half)

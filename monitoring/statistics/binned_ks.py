@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Counts = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -53,6 +52,8 @@ def binned_ks(reference: Counts, window: Counts) -> KsBound:
     crossing = np.maximum(f[:, 1:] - g[:, :-1], g[:, 1:] - f[:, :-1]).max(axis=1)
     upper = np.where(n > 0, crossing, 1.0)
     p = p_value(lower, n, reference_n)
+    from scipy import stats  # takes a second to import: not at every start
+
     return KsBound(lower, upper, p, stats.false_discovery_control(p), n, reference_n)
 
 
@@ -63,6 +64,8 @@ def p_value(distance: Numbers, n: Counts, m: Counts) -> Numbers:
     does. Above EXACT_ROWS the limiting distribution with Vrbik's correction takes its place: it differs by less
     than 1e-5 (and .6 % for p > 1e-6), where the exact one takes 30 ms a row at N = 50,000.
     """
+    from scipy import stats
+
     rows = np.maximum(np.round(n * (m / np.maximum(n + m, 1))), 1)
     p = np.empty(len(rows))
     few = rows <= EXACT_ROWS

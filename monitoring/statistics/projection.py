@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -79,6 +78,8 @@ def _values(rows: NDArray[np.floating], mean: Float64, components: Float64) -> l
 
 
 def _distance(a: Float64, b: Float64) -> float:
+    from scipy import stats  # takes a second to import: not at every start
+
     return float(stats.ks_2samp(a, b, method="asymp").statistic)
 
 
