@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -39,13 +40,15 @@ def server(tmp_path_factory):
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
-    while not answers(url):
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, "MLflow did not start"
-        time.sleep(0.2)
-    yield url
-    os.killpg(process.pid, 15)
-    process.wait()
+    try:
+        while not answers(url):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, "MLflow did not start"
+            time.sleep(0.2)
+        yield url
+    finally:  # also when it starts too slowly: it must not outlive the tests
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def answers(url: str) -> bool:
