@@ -48,7 +48,9 @@ class Task(models.Model):
             )
         ]
         indexes = [
-            models.Index(fields=["model", "budget", "-priority", "id"], condition=Q(state="open"), name="task_next")
+            models.Index(
+                fields=["model", "budget", "-priority", "id"], condition=Q(state="open"), name="task_next"
+            )
         ]
 
     def __str__(self) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("davy.demo.model")
 
+# The first runs of a session are slow: users must not be the ones who wait for them.
 WARM_UP_SIZES = (1, 2, 4, 8, 16, 32, 1)
 
 
@@ -192,7 +193,7 @@ class TritonPythonModel:
     def initialize(self, args: dict) -> None:
         bundle = Path(args["model_repository"])
         self._network = Network(bundle / args["model_version"])
-        for size in WARM_UP_SIZES:  # the first runs of a session are slow: users must not be the ones who wait
+        for size in WARM_UP_SIZES:
             self._network(np.zeros((size, 28, 28), dtype=np.uint8))
         collector = make_collector(json.loads(args["model_config"]).get("parameters", {}))
         self._telemetry = Telemetry(collector, json.loads((bundle / "davy.json").read_text())["classes"])
