@@ -101,6 +101,7 @@ class Gateway:
         """A model of its own, routed to the servers, with `percent` of its traffic on the canary (slot b)."""
         served = Served(self, EnvoyDriver(self.config(servers, **changes)), f"model-{next(_names)}")
         served.split(percent)
+        eventually(served.known_everywhere)
         for server in servers.values():
             server.headers.clear()
         return served
@@ -124,6 +125,16 @@ class Served:
         eventually(lambda: self.driver.observed_weight(self.route) == pytest.approx(percent))
         own = f"cluster.{self.model}/[ab].*membership_healthy"
         eventually(lambda: self.gateway.ask(f"/stats?filter=^{own}$")[1].count("\n") >= 6)
+
+    def known_everywhere(self) -> bool:
+        """Whether each of Envoy's threads, which learn of new clusters one by one, finds both servers."""
+        return {self._ready(role) for role in ("stable", "canary") * 8} == {200}
+
+    def _ready(self, role: str) -> int:
+        connection = HTTPConnection("127.0.0.1", self.gateway.gateway_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", f"/v2/models/{self.model}/ready", headers={"x-davy-pin": role})
+            return connection.getresponse().status
 
     def counts(self) -> RouterCounts:
         return self.driver.router_counts(self.route)
