@@ -52,6 +52,11 @@ def test_every_process_is_marked_and_told_where_things_are(here) -> None:
     assert again[key] == told[key]  # webhooks registered in an earlier run stay readable
 
 
+def test_the_demos_clocks_give_way_to_given_ones(here) -> None:
+    told = processes.environment(here, plan(), "", "", {"DAVY_DRIFT_WINDOW_SECONDS": "20"})
+    assert (told["DAVY_DRIFT_WINDOW_SECONDS"], told["DAVY_WINDOW_SECONDS"]) == ("20", "5")
+
+
 def test_the_fleet_file_names_the_server_and_the_drivers_configuration(here) -> None:
     up.write_fleet(here, plan())
     written = json.loads(here.fleet_file.read_text())
