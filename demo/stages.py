@@ -66,10 +66,10 @@ class World:
 Stage = Callable[[World], list[Line]]
 
 
-def start_rollout(world: World, model: str, version: str, plan: dict[str, Any]) -> int:
+def start_rollout(davy: Client, model: str, version: str, plan: dict[str, Any]) -> int:
     """Start a rollout; one that ended before (an earlier story) is started afresh."""
     body = {"model": model, "version": version, "fleet": FLEET, "plan": plan}
-    return int(world.davy.post("/rollouts", body)["id"])
+    return int(davy.post("/rollouts", body)["id"])
 
 
 def follow(world: World, rollout_id: int, seconds: float) -> dict[str, Any]:
@@ -93,27 +93,25 @@ def evidence_requests(world: World, rollout_id: int, gate: str) -> int:
         params["cursor"] = page["next"]
 
 
-def begin_with(world: World, model: str, version: str) -> None:
+def begin_with(davy: Client, model: str, version: str) -> None:
     """Have `version` stable: after an earlier story a person puts it back, without analysis."""
-    if _route(world, model)["stable"] == version:
+    if _route(davy, model)["stable"] == version:
         return
-    rollout_id = start_rollout(world, model, version, PLAN)
-    wait_for(f"{version} ready on {model}", lambda: _in_state(world, rollout_id, "running"), ROLLOUT_SECONDS)
-    world.davy.post(path("rollouts", rollout_id, "promote"), {"reason": "the story starts over"})
-    wait_for(
-        f"{version} stable on {model}", lambda: _in_state(world, rollout_id, "watching"), ROLLOUT_SECONDS
-    )
+    rollout_id = start_rollout(davy, model, version, PLAN)
+    wait_for(f"{version} ready on {model}", lambda: _in_state(davy, rollout_id, "running"), ROLLOUT_SECONDS)
+    davy.post(path("rollouts", rollout_id, "promote"), {"reason": "the story starts over"})
+    wait_for(f"{version} stable on {model}", lambda: _in_state(davy, rollout_id, "watching"), ROLLOUT_SECONDS)
 
 
-def _in_state(world: World, rollout_id: int, state: str) -> bool | None:
-    return world.davy.get(path("rollouts", rollout_id))["state"] == state or None
+def _in_state(davy: Client, rollout_id: int, state: str) -> bool | None:
+    return davy.get(path("rollouts", rollout_id))["state"] == state or None
 
 
 def promote(world: World) -> list[Line]:
     """A better version is promoted."""
-    begin_with(world, "products", "v1")
+    begin_with(world.davy, "products", "v1")
     begun, sent = time.monotonic(), world.users.count("products").sent
-    rollout_id = start_rollout(world, "products", world.better, world.plan)
+    rollout_id = start_rollout(world.davy, "products", world.better, world.plan)
     rollout = follow(world, rollout_id, ROLLOUT_SECONDS)
     seen = f"{rollout['state']}, {rollout['observed_weight_percent']} % observed"
     good = rollout["state"] == "promoted" and rollout["observed_weight_percent"] == 100
@@ -133,7 +131,7 @@ def promote(world: World) -> list[Line]:
 def roll_back(world: World) -> list[Line]:
     """A bad version is rolled back by the judge."""
     begun, sent = time.monotonic(), world.users.count("returns").sent
-    rollout_id = start_rollout(world, "returns", world.bad, world.plan)
+    rollout_id = start_rollout(world.davy, "returns", world.bad, world.plan)
     rollout = follow(world, rollout_id, ROLLOUT_SECONDS)
     failed = [gate["name"] for gate in rollout["gates"] if gate["verdict"] == "FAIL"]
     good = rollout["state"] == "rolled_back" and rollout["observed_weight_percent"] == 0 and bool(failed)
@@ -153,9 +151,9 @@ def roll_back(world: World) -> list[Line]:
 def kill_canary(world: World) -> list[Line]:
     """The canary's server dies at 25 %: users notice nothing, the judge takes its traffic away."""
     plan = {**PLAN, "steps": [{"weight_percent": 25, "dwell_seconds": 3600}]}
-    rollout_id = start_rollout(world, "kiosk", "v2", plan)
+    rollout_id = start_rollout(world.davy, "kiosk", "v2", plan)
     wait_for("25 % observed on kiosk", lambda: _at_weight(world, rollout_id, 25), ROLLOUT_SECONDS)
-    slot = _canary_slot(world, "kiosk")
+    slot = _canary_slot(world.davy, "kiosk")
     world.users.wait_for_more("kiosk", 500)
     before = world.users.totals()
     begun = time.monotonic()
@@ -195,13 +193,13 @@ def _at_weight(world: World, rollout_id: int, percent: float) -> bool | None:
     return rollout["observed_weight_percent"] == percent or None
 
 
-def _canary_slot(world: World, model: str) -> str:
-    return "b" if _route(world, model)["stable_slot"] == "a" else "a"
+def _canary_slot(davy: Client, model: str) -> str:
+    return "b" if _route(davy, model)["stable_slot"] == "a" else "a"
 
 
-def _route(world: World, model: str) -> dict[str, Any]:
+def _route(davy: Client, model: str) -> dict[str, Any]:
     """The model's route on the fleet, as REST shows it."""
-    routes = world.davy.get(path("fleets", FLEET))["routes"]
+    routes = davy.get(path("fleets", FLEET))["routes"]
     return next(route for route in routes if route["model"] == model)
 
 

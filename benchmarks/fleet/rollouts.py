@@ -23,6 +23,7 @@ from davy.client import Client, path
 
 from demo import credentials, places
 from demo.setup import FLEET, MODELS, freeze
+from demo.stages import begin_with
 from demo.users import Users
 
 RATE = 250.0
@@ -113,7 +114,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 def work(
     davy: Client, model: str, waiting: deque[Case], run: str, done: list[dict[str, Any]], out: Path
 ) -> None:
-    """One model's thread: take the next case until none is left."""
+    """One model's thread: begin with v1 as stable, take the next case until none is left."""
+    begin_with(davy, model, "v1")
     while True:
         try:
             case = waiting.popleft()
