@@ -100,10 +100,7 @@ def write_fleet(here: Places, plan: Plan) -> None:
     envoy_bootstrap.write(
         here.run / "envoy.json", gateway_port=plan.ports["gateway"], admin_port=admin, folder=here.envoy
     )
-    slots = {
-        slot: {"url": plan.slot_url(slot), "repository": str(here.repository(slot))}
-        for slot in processes.SLOTS
-    }
+    slots = {slot: _slot(here, plan, slot) for slot in processes.SLOTS}
     config = {
         "directory": str(here.envoy),
         "admin_urls": [f"http://127.0.0.1:{admin}"],
@@ -111,6 +108,13 @@ def write_fleet(here: Places, plan: Plan) -> None:
         "slots": slots,
     }
     here.fleet_file.write_text(json.dumps({"server": plan.server, "config": config}, indent=1) + "\n")
+
+
+def _slot(here: Places, plan: Plan, slot: str) -> dict[str, str]:
+    config = {"url": plan.slot_url(slot), "repository": str(here.repository(slot))}
+    if plan.server == "triton":  # loading over HTTP would stall the requests of other models
+        config["grpc_url"] = f"127.0.0.1:{plan.ports[f'triton_{slot}'] + 1}"
+    return config
 
 
 def command(here: Places, environment: Mapping[str, str], *words: str) -> str:

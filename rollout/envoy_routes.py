@@ -1,7 +1,9 @@
 """What does Envoy need to serve a fleet's routes? Clusters and route configuration as JSON. PURE.
 
-Per model: `<model>/a` and `<model>/b` serve pinned requests; `<model>/a-then-b` and `<model>/b-then-a` are
-aggregates whose members `…/1` and `…/2` only that arm uses, so that a member's counts belong to one arm.
+Per model: `<model>/a` and `<model>/b`, which serve pinned requests and are the other arm's fallback; and for either
+role the aggregates `<model>/<role>/a-then-b` and `…/b-then-a`, whose first member `…/own` only that arm uses,
+so that its counts belong to one arm. A canary that does not answer is ejected at once; stable never is: its fallback
+may be empty.
 The canary's entry is last in the weighted list: with a hash policy, raising the weight throws no canary user back.
 """
 
@@ -10,12 +12,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 Json = dict[str, Any]
+Role = Literal["canary", "stable"]
 
 ROUTE_CONFIG = "davy"
+ROLES: tuple[Role, ...] = ("canary", "stable")
 TOTAL_WEIGHT = 10_000  # weights in hundredths of a percent
 _TYPE = "type.googleapis.com/envoy."
 _GRPC_PREFIX = "/inference.GRPCInferenceService/"
@@ -55,44 +59,63 @@ class Split:
 
     @property
     def canary_slot(self) -> str:
-        return "b" if self.stable_slot == "a" else "a"
+        return _other(self.stable_slot)
 
 
-def arm_cluster(model: str, slot: str) -> str:
-    """The aggregate that serves the arm whose own slot is `slot` and falls back to the other."""
-    return f"{model}/{slot}-then-{'b' if slot == 'a' else 'a'}"
+def arm_cluster(model: str, role: Role, slot: str) -> str:
+    """The aggregate that serves the arm in `role` whose own slot is `slot`; it falls back to the other slot."""
+    return f"{model}/{role}/{slot}-then-{_other(slot)}"
 
 
-def own_cluster(model: str, slot: str) -> str:
+def own_cluster(model: str, role: Role, slot: str) -> str:
     """The member of `arm_cluster` that is the arm's own slot."""
-    return f"{arm_cluster(model, slot)}/1"
+    return f"{arm_cluster(model, role, slot)}/own"
 
 
 def clusters(model: str, servers: Mapping[str, Server], fallback: bool = True) -> list[Json]:
     """All clusters of one model. Without `fallback` an arm has its own slot only (stock servers)."""
     found = [_server_cluster(f"{model}/{slot}", model, server) for slot, server in sorted(servers.items())]
-    for slot in sorted(servers):
-        name, other = arm_cluster(model, slot), "b" if slot == "a" else "a"
-        members = [own_cluster(model, slot)] + ([f"{name}/2"] if fallback else [])
-        found.append(_server_cluster(members[0], model, servers[slot]))
-        if fallback:
-            found.append(_server_cluster(members[1], model, servers[other]))
-        found.append(
-            {
-                "name": name,
-                "connect_timeout": _CONNECT_SECONDS,
-                "lb_policy": "CLUSTER_PROVIDED",
-                "circuit_breakers": _no_limits(),
-                "cluster_type": {
-                    "name": "envoy.clusters.aggregate",
-                    "typed_config": {
-                        "@type": _TYPE + "extensions.clusters.aggregate.v3.ClusterConfig",
-                        "clusters": members,
-                    },
-                },
-            }
-        )
+    for role in ROLES:
+        for slot, server in sorted(servers.items()):
+            own = _server_cluster(own_cluster(model, role, slot), model, server)
+            if role == "canary":
+                own["outlier_detection"] = _ejection()
+            members = [own["name"]] + ([f"{model}/{_other(slot)}"] if fallback else [])
+            found += [own, _aggregate(arm_cluster(model, role, slot), members)]
     return [{"@type": _TYPE + "config.cluster.v3.Cluster", **cluster} for cluster in found]
+
+
+def _other(slot: str) -> str:
+    return "b" if slot == "a" else "a"
+
+
+def _aggregate(name: str, members: list[str]) -> Json:
+    config = {"@type": _TYPE + "extensions.clusters.aggregate.v3.ClusterConfig", "clusters": members}
+    return {
+        "name": name,
+        "connect_timeout": _CONNECT_SECONDS,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": _no_limits(),
+        "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": config},
+    }
+
+
+def _ejection() -> Json:
+    """Eject a server that does not answer (timeouts, resets, refused connections) for seconds.
+
+    What it does answer never ejects it, 500 neither: a retry serves that user, and five bad images in a row
+    would turn every request of the next seconds into a failed first attempt of the canary.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 5,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "interval": "0.5s",
+        "base_ejection_time": "3s",
+        "max_ejection_percent": 100,
+    }
 
 
 def _no_limits() -> Json:
@@ -114,12 +137,6 @@ def _server_cluster(name: str, model: str, server: Server) -> Json:
         "common_lb_config": {
             "healthy_panic_threshold": {"value": 0}
         },  # never send users to an ejected server
-        "outlier_detection": {
-            "consecutive_5xx": 5,
-            "interval": "0.5s",
-            "base_ejection_time": "3s",
-            "max_ejection_percent": 100,
-        },
         "health_checks": [
             {
                 "timeout": "2s",  # a server that is busy is not dead; one that is dead refuses connections
@@ -156,8 +173,8 @@ def routes(split: Split, *, protocol: str = "http", timeout_seconds: float = 5.0
     match: Json = _match(split.model, protocol)
     canary = round(split.percent * TOTAL_WEIGHT / 100)
     weighted = [
-        {"name": arm_cluster(split.model, split.stable_slot), "weight": TOTAL_WEIGHT - canary},
-        {"name": arm_cluster(split.model, split.canary_slot), "weight": canary},
+        {"name": arm_cluster(split.model, "stable", split.stable_slot), "weight": TOTAL_WEIGHT - canary},
+        {"name": arm_cluster(split.model, "canary", split.canary_slot), "weight": canary},
     ]
     live: Json = {
         "name": f"{split.model}/split",
@@ -245,6 +262,6 @@ def split_of(config: Json, model: str) -> Split | None:
         for route in host.get("routes", []):
             if route.get("name") == f"{model}/split":
                 stable, canary = route["route"]["weighted_clusters"]["clusters"]
-                slot = stable["name"].removeprefix(f"{model}/")[0]
+                slot = stable["name"].removeprefix(f"{model}/stable/")[0]
                 return Split(model, slot, canary.get("weight", 0) * 100 / TOTAL_WEIGHT)
     return None

@@ -3,30 +3,40 @@
 Davy copies the bundle into the slot's model repository, adds who it is to config.pbtxt as parameters, and asks
 Triton to load it (Triton's model repository extension of the V2 protocol). Whether the slot is ready is asked of
 the server: it answers with the parameters of the model that it really runs.
+
+Loading goes over gRPC where the slot names a gRPC address: Triton's HTTP server loads on the thread that received the
+request, and the inference requests of that thread's other connections wait until it has (server issue 8958).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from controlplane import outbound
 from rollout.drivers.base import Bundle, DriverError
 
 ASK_SECONDS = 2.0
 LOAD_SECONDS = 60.0
+_NO_ANSWER = {"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 _IDENTITY = ("davy_model", "davy_version", "davy_digest")
 
 
 @dataclass(frozen=True)
 class TritonSlot:
-    """One server. Without a repository the server is a stock one: it serves what it serves, Davy loads nothing."""
+    """One server. Without a repository the server is a stock one: it serves what it serves, Davy loads nothing.
+
+    url: http://host:port. grpc_address: host:port of the same server's gRPC; None: it is loaded over HTTP.
+    """
 
     url: str
     repository: Path | None
+    grpc_address: str | None = None
 
     def load(self, bundle: Bundle) -> None:
         """Put the bundle into the repository and have the server load it. Raises DriverError."""
@@ -39,19 +49,17 @@ class TritonSlot:
             raise DriverError(
                 f"cannot write {bundle.model} to the repository {self.repository}: {err}"
             ) from err
-        answer = self._post(f"/v2/repository/models/{bundle.model}/load", LOAD_SECONDS)
-        if answer.status != 200:
-            raise DriverError(
-                f"{self.url} refused to load {bundle.model} {bundle.version}: {answer.text[:300]}"
-            )
+        refusal = self._control("load", bundle.model)
+        if refusal:
+            raise DriverError(f"{self.url} refused to load {bundle.model} {bundle.version}: {refusal[:300]}")
 
     def serves(self, bundle: Bundle) -> bool:
         """Whether the server is ready and runs exactly this version. False when it does not answer."""
+        if not self._ready(bundle.model):
+            return False
+        if self.repository is None:
+            return True
         try:
-            if outbound.fleet_get(f"{self.url}/v2/models/{bundle.model}/ready", ASK_SECONDS).status != 200:
-                return False
-            if self.repository is None:
-                return True
             answer = outbound.fleet_get(f"{self.url}/v2/models/{bundle.model}/config", ASK_SECONDS)
         except outbound.OutboundError:
             return False
@@ -61,16 +69,43 @@ class TritonSlot:
         """Unload the model and take it out of the repository, so that a restart does not bring it back."""
         if self.repository is None:
             return
-        answer = self._post(f"/v2/repository/models/{model}/unload", LOAD_SECONDS)
-        if answer.status not in (200, 400, 404):
-            raise DriverError(f"{self.url} refused to unload {model}: {answer.text[:300]}")
+        refusal = self._control("unload", model)
+        if refusal and self._ready(model):
+            raise DriverError(f"{self.url} refused to unload {model}: {refusal[:300]}")
         shutil.rmtree(self.repository / model, ignore_errors=True)
 
-    def _post(self, path: str, timeout: float) -> outbound.Answer:
+    def _ready(self, model: str) -> bool:
         try:
-            return outbound.fleet_post(self.url + path, b"{}", timeout)
+            return outbound.fleet_get(f"{self.url}/v2/models/{model}/ready", ASK_SECONDS).status == 200
+        except outbound.OutboundError:
+            return False
+
+    def _control(self, action: Literal["load", "unload"], model: str) -> str:
+        """Have the server load or unload; return its refusal, "" when it did. Raises DriverError: no answer."""
+        if self.grpc_address is not None:
+            return _control_by_grpc(self.grpc_address, action, model)
+        path = f"/v2/repository/models/{model}/{action}"
+        try:
+            answer = outbound.fleet_post(self.url + path, b"{}", LOAD_SECONDS)
         except outbound.OutboundError as err:
             raise DriverError(f"no answer from {self.url}{path}: {err}") from err
+        return "" if answer.status == 200 else answer.text or f"status {answer.status}"
+
+
+def _control_by_grpc(address: str, action: Literal["load", "unload"], model: str) -> str:
+    # only a worker that loads needs it, and its import takes half a second
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
+    with contextlib.closing(tritonclient.grpc.InferenceServerClient(address)) as client:
+        call = client.load_model if action == "load" else client.unload_model
+        try:
+            call(model, client_timeout=LOAD_SECONDS)
+        except InferenceServerException as err:
+            if err.status() in _NO_ANSWER:
+                raise DriverError(f"no answer from {address} to {action} {model}: {err.message()}") from err
+            return str(err.message())
+    return ""
 
 
 def _wanted(bundle: Bundle) -> tuple[str, ...]:

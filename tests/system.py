@@ -195,9 +195,9 @@ class System:
 
 
 def _shares(clusters: list[dict[str, Any]]) -> dict[str, float]:
-    """Weighted clusters such as products/a-then-b as {"a": percent}; Envoy leaves a weight of 0 out."""
+    """Weighted clusters such as products/stable/a-then-b as {"a": percent}; Envoy leaves a weight of 0 out."""
     total = sum(cluster.get("weight", 0) for cluster in clusters)
-    return {c["name"].split("/")[1][0]: 100 * c.get("weight", 0) / total for c in clusters}
+    return {c["name"].split("/")[2][0]: 100 * c.get("weight", 0) / total for c in clusters}
 
 
 def fetch(url: str) -> bytes:

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -85,15 +85,18 @@ def _parse_slots(slots: object, protocol: str) -> tuple[dict[str, Server], dict[
         if protocol == "grpc" and not isinstance(slot.get("grpc_url"), str):
             raise ValueError(f"slots/{name}/grpc_url: host:port is needed with protocol grpc")
         try:
-            servers[name] = Server.parse(slot["url"], slot.get("grpc_url") if protocol == "grpc" else None)
+            server = Server.parse(slot["url"], slot.get("grpc_url"))
         except ValueError as err:
             raise ValueError(f"slots/{name}: {err}") from None
+        servers[name] = server if protocol == "grpc" else replace(server, grpc_port=None)
         repository = slot.get("repository")
         if repository is not None and not (isinstance(repository, str) and Path(repository).is_absolute()):
             raise ValueError(
                 f"slots/{name}/repository: the absolute path of the slot's model folder is needed"
             )
-        loaders[name] = TritonSlot(slot["url"].rstrip("/"), Path(repository) if repository else None)
+        loaders[name] = TritonSlot(
+            slot["url"].rstrip("/"), Path(repository) if repository else None, slot.get("grpc_url")
+        )
     return servers, loaders
 
 
@@ -107,7 +110,13 @@ class EnvoyDriver:
     def check(self) -> dict[str, Any]:
         """Read-only: what Envoy and the servers say of themselves. Raises DriverError."""
         envoys = [self._admin_json(url, "/server_info").get("version") for url in self.config.admin_urls]
-        return {"envoys": envoys, "directory_exists": self.config.directory.is_dir()}
+        loads_over_http = [
+            f"slots/{name}/grpc_url is not given: loading a version over HTTP stalls the server's other models"
+            for name, slot in sorted(self.config.slots.items())
+            if slot.repository is not None and slot.grpc_address is None
+        ]
+        exists = self.config.directory.is_dir()
+        return {"envoys": envoys, "directory_exists": exists, "warnings": loads_over_http}
 
     def prepare(self, bundle: Bundle, slot: str) -> None:
         """Load the version; Envoy gets the model's clusters now, so that it has checked them before traffic."""
@@ -116,14 +125,16 @@ class EnvoyDriver:
         self.config.slots[slot].load(bundle)
 
     def ready(self, bundle: Bundle, slot: str) -> bool:
-        """Whether the server runs this version and every Envoy counts it as healthy for its arm."""
+        """Whether the server runs this version and every Envoy counts it as healthy, in either role."""
         return self.config.slots[slot].serves(bundle) and all(
             self._healthy(url, bundle.model, slot) for url in self.config.admin_urls
         )
 
     def _healthy(self, url: str, model: str, slot: str) -> bool:
-        name = f"cluster.{envoy_routes.own_cluster(model, slot)}.membership_healthy"
-        return self._stats(url, f"^{re.escape(name)}$").get(name, 0) > 0
+        own = [envoy_routes.own_cluster(model, role, slot) for role in envoy_routes.ROLES]
+        wanted = rf"^cluster\.({'|'.join(map(re.escape, own))})\.membership_healthy$"
+        healthy = self._stats(url, wanted)
+        return len(healthy) == len(own) and min(healthy.values()) > 0
 
     def release(self, model: str, slot: str) -> None:
         self.config.slots[slot].unload(model)
@@ -186,8 +197,8 @@ class EnvoyDriver:
         reading they look good and not assigned, from the first to the second one assigned and not good.
         """
         model = re.escape(route.model)
-        completed = rf"cluster\.{model}/.-then-.\.external\.upstream_rq_completed"
-        answered = rf"cluster\.{model}/.-then-./1\.endpoint\..*\.rq_success"
+        completed = rf"cluster\.{model}/(canary|stable)/.-then-.\.external\.upstream_rq_completed"
+        answered = rf"cluster\.{model}/(canary|stable)/.-then-./own\.endpoint\..*\.rq_success"
         wanted = rf"^(server\.uptime|{completed}|{answered})$"
         at, began = time.time(), 0.0
         canary = stable = ArmCounts(0, 0)
@@ -261,13 +272,17 @@ class EnvoyDriver:
 
 
 def _arm(first: Mapping[str, int], second: Mapping[str, int], model: str, slot: str) -> ArmCounts:
-    """One arm's counts at the second of two readings of one Envoy."""
-    assigned = f"cluster.{envoy_routes.arm_cluster(model, slot)}.external.upstream_rq_completed"
-    own = f"cluster.{envoy_routes.own_cluster(model, slot)}.endpoint."
-    n = [reading.get(assigned, 0) for reading in (first, second)]
-    good = [sum(v for name, v in reading.items() if name.startswith(own)) for reading in (first, second)]
+    """One slot's counts, in either role, at the second of two readings of one Envoy."""
+    arms = [f"cluster.{envoy_routes.arm_cluster(model, role, slot)}" for role in envoy_routes.ROLES]
+    assigned = tuple(f"{arm}.external.upstream_rq_completed" for arm in arms)
+    answered = tuple(f"{arm}/own.endpoint." for arm in arms)
+    n, good = ([_sum(reading, names) for reading in (first, second)] for names in (assigned, answered))
     failed = max(0, n[0] - good[0], n[1] - good[1])
     return ArmCounts(n[1], failed, max(0, n[1] - good[0] - failed))
+
+
+def _sum(reading: Mapping[str, int], beginnings: tuple[str, ...]) -> int:
+    return sum(count for name, count in reading.items() if name.startswith(beginnings))
 
 
 def _added(one: ArmCounts, other: ArmCounts) -> ArmCounts:

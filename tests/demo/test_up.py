@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -61,8 +62,16 @@ def test_the_fleet_file_names_the_server_and_the_drivers_configuration(here) -> 
     up.write_fleet(here, plan())
     written = json.loads(here.fleet_file.read_text())
     assert written["server"] == "triton"
-    assert written["config"]["slots"]["b"]["repository"] == str(here.repository("b"))
+    slot = written["config"]["slots"]["b"]
+    assert slot["repository"] == str(here.repository("b"))
+    http, grpc = (int(slot[key].rpartition(":")[2]) for key in ("url", "grpc_url"))
+    assert grpc == http + 1
     assert written["config"]["admin_urls"] == ["http://127.0.0.1:9901"]
+
+
+def test_a_substitute_server_has_no_grpc(here) -> None:
+    up.write_fleet(here, replace(plan(), server="substitute"))
+    assert "grpc_url" not in json.loads(here.fleet_file.read_text())["config"]["slots"]["a"]
 
 
 def info(pid: int, state: str = "RUNNING") -> dict[str, object]:

@@ -26,6 +26,7 @@ from rollout.drivers.envoy import EnvoyDriver
 from tests.rollout.model_server import ModelServer
 
 _names = itertools.count()
+CLUSTERS_OF_A_MODEL = 10
 
 
 def free_ports(count: int) -> list[int]:
@@ -123,8 +124,8 @@ class Served:
         """Set the weight and wait until Envoy applies it, and knows which servers are ready."""
         self.driver.set_weight(self.route, percent)
         eventually(lambda: self.driver.observed_weight(self.route) == pytest.approx(percent))
-        own = f"cluster.{self.model}/[ab].*membership_healthy"
-        eventually(lambda: self.gateway.ask(f"/stats?filter=^{own}$")[1].count("\n") >= 6)
+        own = f"cluster.{self.model}/.*membership_healthy"
+        eventually(lambda: self.gateway.ask(f"/stats?filter=^{own}$")[1].count("\n") >= CLUSTERS_OF_A_MODEL)
 
     def known_everywhere(self) -> bool:
         """Whether each of Envoy's threads, which learn of new clusters one by one, finds both servers."""

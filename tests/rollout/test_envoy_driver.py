@@ -87,7 +87,7 @@ def test_a_hanging_server_is_given_up_in_time_and_its_users_get_the_fallback(
 def test_what_goes_straight_to_the_fallback_counts_as_failed(gateway: Gateway, servers: Servers) -> None:
     served = gateway.serve(servers, 100)
     servers["b"].unready = True
-    healthy = f"cluster.{served.model}/b-then-a/1.membership_healthy"
+    healthy = f"cluster.{served.model}/canary/b-then-a/own.membership_healthy"
     eventually(lambda: gateway.stat(healthy) == 0)
     assert served.users(100) == {(200, "a"): 100}
     assert servers["b"].headers[served.model] == []
@@ -100,6 +100,26 @@ def test_a_server_that_is_well_again_serves_its_arm_again(gateway: Gateway, serv
     assert served.users(20) == {(200, "a"): 20}
     servers["b"].start()
     eventually(lambda: served.users(5) == {(200, "b"): 5})
+
+
+def test_a_stable_server_that_hung_serves_at_once_when_it_is_well_even_with_an_empty_fallback(
+    gateway: Gateway, servers: Servers
+) -> None:
+    """Were stable ejected, its users would get 503 for seconds."""
+    served = gateway.serve(servers, 0, timeout_seconds=0.4)
+    servers["b"].unready = True
+    eventually(lambda: gateway.stat(f"cluster.{served.model}/b.membership_healthy") == 0)
+    answer(servers["a"], served, lambda count: "hang" if count <= 20 else 200)
+    while servers["a"].bad[served.model] < 20:
+        served.users(8)
+    assert served.users(20) == {(200, "a"): 20}
+
+
+def test_five_bad_answers_in_a_row_do_not_eject_a_canary(gateway: Gateway, servers: Servers) -> None:
+    served = gateway.serve(servers, 100)
+    answer(servers["b"], served, lambda count: 500 if count <= 10 else 200)
+    served.users(100)
+    assert served.arms()["canary"] == (100, 10)
 
 
 def test_when_both_servers_fail_users_see_it_and_both_arms_count_it(

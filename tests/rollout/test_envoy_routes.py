@@ -45,49 +45,42 @@ def config(*splits: Split) -> dict[str, Any]:
 # Clusters
 
 
-def test_each_arm_has_its_own_slot_first_and_members_that_no_other_arm_uses() -> None:
+@pytest.mark.parametrize("role", ["canary", "stable"])
+def test_each_arm_has_its_own_slot_first_in_a_cluster_that_no_other_arm_uses(role: str) -> None:
     found = clusters()
-    assert members(found["shoes/a-then-b"]) == ["shoes/a-then-b/1", "shoes/a-then-b/2"]
-    assert members(found["shoes/b-then-a"]) == ["shoes/b-then-a/1", "shoes/b-then-a/2"]
 
-    def port(name: str) -> int:
-        return int(endpoint(found[name])["address"]["socket_address"]["port_value"])
+    def ports(arm: str) -> list[int]:
+        servers = (endpoint(found[name])["address"]["socket_address"] for name in members(found[arm]))
+        return [int(server["port_value"]) for server in servers]
 
-    assert [port(f"shoes/a-then-b/{i}") for i in (1, 2)] == [8500, 8600]
-    assert [port(f"shoes/b-then-a/{i}") for i in (1, 2)] == [8600, 8500]
+    assert members(found[f"shoes/{role}/a-then-b"]) == [f"shoes/{role}/a-then-b/own", "shoes/b"]
+    assert ports(f"shoes/{role}/a-then-b") == [8500, 8600]
+    assert ports(f"shoes/{role}/b-then-a") == [8600, 8500]
 
 
-def test_pinned_requests_have_clusters_of_their_own() -> None:
+def test_pinned_requests_reach_their_slot_alone_and_no_arm_s_own_cluster() -> None:
     routes = envoy_routes.routes(Split("shoes", "a", 5))
     pinned = {r["name"]: r["route"]["cluster"] for r in routes[:-1]}
     assert pinned == {"shoes/pin-canary": "shoes/b", "shoes/pin-stable": "shoes/a"}
-    assert not set(pinned.values()) & {name for c in ("a-then-b", "b-then-a") for name in members_of(c)}
-
-
-def members_of(arm: str) -> list[str]:
-    return members(clusters()[f"shoes/{arm}"])
 
 
 def test_without_a_fallback_an_arm_is_its_own_slot_only() -> None:
     found = clusters(fallback=False)
-    assert members(found["shoes/b-then-a"]) == ["shoes/b-then-a/1"]
-    assert set(found) == {
-        "shoes/a",
-        "shoes/b",
-        "shoes/a-then-b",
-        "shoes/a-then-b/1",
-        "shoes/b-then-a",
-        "shoes/b-then-a/1",
-    }
+    assert members(found["shoes/canary/b-then-a"]) == ["shoes/canary/b-then-a/own"]
+    assert found.keys() == clusters().keys()
 
 
-def test_an_ejected_server_gets_nothing_and_retries_are_not_rationed() -> None:
+def test_an_unhealthy_server_gets_nothing_and_retries_are_not_rationed() -> None:
     for cluster in clusters().values():
         limits = cluster["circuit_breakers"]["thresholds"][0]
         assert min(limits.values()) >= 1_000_000
         if "cluster_type" not in cluster:
             assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
-            assert cluster["outlier_detection"]["max_ejection_percent"] == 100
+
+
+def test_only_a_canary_is_ejected() -> None:
+    ejecting = {name for name, cluster in clusters().items() if "outlier_detection" in cluster}
+    assert ejecting == {"shoes/canary/a-then-b/own", "shoes/canary/b-then-a/own"}
 
 
 def test_names_are_resolved_and_addresses_are_not() -> None:
@@ -112,8 +105,8 @@ def test_a_grpc_slot_serves_on_one_port_and_is_asked_for_its_health_on_the_other
 def test_the_canary_is_last_and_the_weights_add_up(slot: str, percent: float) -> None:
     split = Split("shoes", slot, percent)
     stable, canary = live(split)["route"]["weighted_clusters"]["clusters"]
-    assert stable["name"] == f"shoes/{slot}-then-{split.canary_slot}"
-    assert canary["name"] == f"shoes/{split.canary_slot}-then-{slot}"
+    assert stable["name"] == f"shoes/stable/{slot}-then-{split.canary_slot}"
+    assert canary["name"] == f"shoes/canary/{split.canary_slot}-then-{slot}"
     assert stable["weight"] + canary["weight"] == TOTAL_WEIGHT
     assert canary["weight"] == pytest.approx(percent * 100, abs=0.5)
 

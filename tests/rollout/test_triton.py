@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,14 @@ from tests.rollout.tritons import ARTIFACTS, GrpcUsers, Triton
 pytestmark = [pytest.mark.fleet, pytest.mark.django_db]  # all of them, so that they stay together
 BY_HAND = {"equal": ("v1", "v1"), "faulty": ("v1", "v1-faulty")}  # model → what a and b serve
 FAULTY_SHARE = 0.02
+SLOW_SECONDS = 3.0
+SLOW = f"""import time
+class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep({SLOW_SECONDS})
+    def execute(self, requests):
+        return []
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +41,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trit
         yield servers
 
 
-@pytest.fixture
-def slot(servers: dict[str, Triton]) -> TritonSlot:
-    """A slot whose repository Davy fills."""
-    return TritonSlot(servers["a"].url, servers["a"].repository)
+@pytest.fixture(params=["http", "grpc"])
+def slot(servers: dict[str, Triton], request: pytest.FixtureRequest) -> TritonSlot:
+    """A slot whose repository Davy fills, loaded over either protocol."""
+    server = servers["a"]
+    return TritonSlot(server.url, server.repository, server.grpc_address if request.param == "grpc" else None)
 
 
 def bundle(model: str, artifact: str = "v1") -> Bundle:
@@ -67,9 +77,10 @@ def test_a_slot_that_is_loading_is_left_in_peace(slot: TritonSlot) -> None:
     slot.load(version)
     folder = slot.repository / "hats"
     before = folder.stat().st_ino
-    TritonSlot(slot.url, slot.repository).load(version)
-    dead = TritonSlot(f"http://127.0.0.1:{free_ports(1)[0]}", slot.repository)
-    with pytest.raises(DriverError):
+    replace(slot).load(version)
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    dead = TritonSlot(f"http://{nobody}", slot.repository, slot.grpc_address and nobody)
+    with pytest.raises(DriverError, match="no answer"):
         dead.load(version)
     assert folder.stat().st_ino == before
     slot.unload("hats")
@@ -88,6 +99,25 @@ def test_a_bundle_that_does_not_load_is_told_with_the_server_s_words(
     slot.unload("broken")
 
 
+def test_loading_a_version_stalls_no_other_model_of_the_server(
+    servers: dict[str, Triton], tmp_path: Path
+) -> None:
+    """Over HTTP it would: the load occupies one of the threads that answer the inference requests."""
+    server = servers["a"]
+    by_grpc = TritonSlot(server.url, server.repository, server.grpc_address)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "config.pbtxt").write_text('backend: "python"\nmax_batch_size: 8\n')
+    (tmp_path / "1" / "model.py").write_text(SLOW)
+    slow = replace(bundle("slow"), fetch=lambda: tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(by_grpc.load, slow)
+        slowest = server.slowest_answer_seconds("equal", while_=lambda: not load.done())
+        load.result()
+    assert by_grpc.serves(slow)
+    by_grpc.unload("slow")
+    assert slowest < SLOW_SECONDS / 2
+
+
 # A stock server behind Envoy, over gRPC
 
 
@@ -95,7 +125,7 @@ def served(gateway: Gateway, servers: dict[str, Triton], model: str, percent: fl
     """A model that both servers have already, through Envoy to their gRPC ports."""
     found = Served(gateway, EnvoyDriver(tritons.config(gateway, servers, protocol="grpc")), model)
     found.split(percent)
-    eventually(lambda: gateway.stat(f"cluster.{model}/b-then-a/1.membership_healthy") == 1)
+    eventually(lambda: gateway.stat(f"cluster.{model}/canary/b-then-a/own.membership_healthy") == 1)
     return found
 
 
@@ -135,10 +165,11 @@ def test_a_grpc_slot_without_the_model_is_unhealthy_and_its_users_get_the_fallba
     slot.load(bundle("only-a"))
     route = Served(gateway, EnvoyDriver(tritons.config(gateway, servers, protocol="grpc")), "only-a")
     route.split(100)
-    eventually(lambda: gateway.stat("cluster.only-a/b-then-a/2.membership_healthy") == 1)
-    assert gateway.stat("cluster.only-a/b-then-a/1.membership_healthy") == 0
+    eventually(lambda: gateway.stat("cluster.only-a/a.membership_healthy") == 1)
+    assert gateway.stat("cluster.only-a/canary/b-then-a/own.membership_healthy") == 0
+    before = route.arms()["canary"]
     assert GrpcUsers(gateway, "only-a").send([f"r{i}" for i in range(20)]) == {"OK": 20}
-    assert route.arms()["canary"] == (20, 20)
+    assert route.arms()["canary"] == (before[0] + 20, before[1] + 20)
 
 
 def test_a_grpc_route_is_promoted_by_the_router_s_evidence_alone(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from tests.rollout.gateway import Gateway, eventually
 
 ARTIFACTS = ROOT / "demo" / "artifacts"
 START_SECONDS = 120.0  # on a busy machine
+_PIXELS = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 28 * 28}
+INFERENCE = json.dumps({"inputs": [_PIXELS]})
 
 
 def three_ports() -> int:
@@ -54,6 +59,10 @@ class Triton:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.port + 1}"
+
+    @property
     def repository(self) -> Path:
         return self.here.repository(self.slot)
 
@@ -78,6 +87,23 @@ class Triton:
                 return True
         except OSError:
             return False
+
+    def slowest_answer_seconds(self, model: str, while_: Callable[[], bool], connections: int = 8) -> float:
+        """The longest that any of so many users, on a connection each, waited for an answer over HTTP."""
+        with ThreadPoolExecutor(connections) as pool:
+            return max(pool.map(lambda _: self._slowest(model, while_), range(connections)))
+
+    def _slowest(self, model: str, while_: Callable[[], bool]) -> float:
+        slowest = 0.0
+        with contextlib.closing(HTTPConnection("127.0.0.1", self.port)) as connection:
+            while while_():
+                begun = time.monotonic()
+                connection.request("POST", f"/v2/models/{model}/infer", INFERENCE)
+                reply = connection.getresponse()
+                reply.read()
+                assert reply.status == 200
+                slowest = max(slowest, time.monotonic() - begun)
+        return slowest
 
     def kill(self) -> None:
         """kill -9, the Python stubs of its models too."""
@@ -113,10 +139,7 @@ def running(folder: Path, models: dict[str, tuple[str, str]]) -> Iterator[dict[s
 
 def config(gateway: Gateway, tritons: dict[str, Triton], **changes: Any) -> dict[str, Any]:
     """The config of a fleet on these servers without their repositories: they serve what they serve."""
-    slots = {
-        name: {"url": server.url, "grpc_url": f"127.0.0.1:{server.port + 1}"}
-        for name, server in tritons.items()
-    }
+    slots = {name: {"url": server.url, "grpc_url": server.grpc_address} for name, server in tritons.items()}
     return {"directory": str(gateway.folder), "admin_urls": [gateway.admin_url], "slots": slots, **changes}
 
 
