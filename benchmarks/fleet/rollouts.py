@@ -26,7 +26,7 @@ from demo.setup import FLEET, MODELS, freeze
 from demo.stages import begin_with
 from demo.users import Users
 
-RATE = 250.0
+RATE = 200.0
 ROLLOUT_SECONDS = 1500.0
 OVER = {"watching", "promoted", "rolled_back", "aborted", "superseded", "failed"}
 
