@@ -133,13 +133,10 @@ def beat(here: Places) -> Process:
 
 def mlflow(here: Places, plan: Plan) -> Process:
     """An MLflow server (SQLite is MLflow's own store) that serves its artifacts through HTTP."""
-    folder = here.var / "mlflow"
     command = (
         *("/usr/bin/env", "-u", "MLFLOW_TRACKING_URI"),  # that is for its clients
-        *(_app_python(here), "-m", "mlflow", "server"),
-        *("--host", "127.0.0.1", "--port", str(plan.ports["mlflow"]), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"),
+        *(_app_python(here), "-m", "demo.mlflow_server"),
+        *("--port", str(plan.ports["mlflow"]), "--folder", str(here.var / "mlflow")),
     )
     return Process("mlflow", command, ready_url=f"{plan.mlflow_url}/health")
 
