@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 
 from controlplane import problems
-from controlplane.models import Role, Token, User
+from controlplane.models import Fleet, Role, Token, User
 
 SCOPES = ("read", "telemetry", "deploy", "label", "admin")
+FLEET_SCOPE = "envoy"  # of a token bound to one fleet: no role grants it, and it goes with no other scope
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     Role.VIEWER: frozenset({"read"}),
     Role.ANNOTATOR: frozenset({"read", "label"}),
@@ -45,17 +46,32 @@ def role_scopes(user: User) -> frozenset[str]:
 
 
 def create_token(
-    user: User, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None
+    user: User,
+    name: str,
+    scopes: Iterable[str],
+    *,
+    expires_at: datetime | None = None,
+    fleet: Fleet | None = None,
 ) -> tuple[Token, str]:
-    """Make a token; return it with its text `dvy_<id>_<secret>`, shown this once."""
+    """Make a token; return it with its text `dvy_<id>_<secret>`, shown this once.
+
+    A token with the scope `envoy` belongs to one `fleet`, and has no other scope.
+    """
     wanted = sorted(set(scopes))
     if not wanted:
         raise problems.field("/scopes", "required", "a token needs at least one scope")
     for scope in wanted:
-        if scope not in SCOPES:
+        if scope not in (*SCOPES, FLEET_SCOPE):
             raise problems.field(
-                "/scopes", "unknown_scope", f"no scope {scope!r}; there are {', '.join(SCOPES)}"
+                "/scopes",
+                "unknown_scope",
+                f"no scope {scope!r}; there are {', '.join((*SCOPES, FLEET_SCOPE))}",
             )
+    if FLEET_SCOPE in wanted and len(wanted) > 1:
+        raise problems.field("/scopes", "scopes_together", f"{FLEET_SCOPE} goes with no other scope")
+    if (FLEET_SCOPE in wanted) != (fleet is not None):
+        detail = f"a token with the scope {FLEET_SCOPE} names its fleet, and no other token does"
+        raise problems.field("/fleet", "fleet_needed", detail)
     public_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     token = Token.objects.create(
         public_id=public_id,
@@ -63,6 +79,7 @@ def create_token(
         name=name,
         secret_sha256=_sha256(secret),
         scopes=wanted,
+        fleet=fleet,
         expires_at=expires_at,
     )
     return token, f"dvy_{public_id}_{secret}"
@@ -77,7 +94,7 @@ def authenticate_token(text: str, now: datetime) -> Identity | None:
     public_id, _, secret = rest.partition("_")
     if prefix != "dvy" or not public_id or not secret or "\x00" in public_id:
         return None
-    token = Token.objects.select_related("user").filter(public_id=public_id).first()
+    token = Token.objects.select_related("user", "fleet").filter(public_id=public_id).first()
     matches = hmac.compare_digest(_sha256(secret), token.secret_sha256 if token else _NOBODY)
     if token is None or not matches or not token.user.is_active or token.revoked_at is not None:
         return None
@@ -85,6 +102,14 @@ def authenticate_token(text: str, now: datetime) -> Identity | None:
         return None
     _touch(token, now)
     return Identity(token.user, frozenset(token.scopes), token)
+
+
+def authenticate_fleet(text: str, now: datetime) -> Fleet | None:
+    """The fleet whose configuration this token opens; None for any other text."""
+    identity = authenticate_token(text, now)
+    if identity is None or identity.token is None or FLEET_SCOPE not in identity.scopes:
+        return None
+    return identity.token.fleet
 
 
 def session_identity(user: User) -> Identity:

@@ -10,18 +10,19 @@ from django.utils import timezone
 from ninja import Router
 from pydantic import AwareDatetime, Field, Strict
 
-from controlplane import access, audit, http, problems
+from controlplane import access, audit, fleets, http, problems
 from controlplane.models import AuditEntry, Token, User
 
 router = Router()
 
 
 class NewToken(http.Body):
-    """POST /tokens. The token acts as `user`, by default whoever makes it."""
+    """POST /tokens. The token acts as `user`, by default whoever makes it; one of scope `envoy` names its fleet."""
 
     name: str = Field(min_length=1, max_length=100)
     scopes: list[str]
     user: str = ""
+    fleet: str = ""
     expires_at: Annotated[AwareDatetime, Strict(False)] | None = None
 
 
@@ -32,6 +33,7 @@ def token_json(token: Token) -> dict[str, Any]:
         "name": token.name,
         "user": token.user.get_username(),
         "scopes": token.scopes,
+        "fleet": token.fleet.name if token.fleet else None,
         "expires_at": token.expires_at,
         "last_used_at": token.last_used_at,
         "revoked_at": token.revoked_at,
@@ -71,7 +73,7 @@ def me(request: HttpRequest) -> HttpResponse:
 @router.get("/tokens", auth=http.scope("admin"))
 def list_tokens(request: HttpRequest) -> HttpResponse:
     """All tokens, newest first."""
-    return http.paginate(request, Token.objects.select_related("user"), token_json)
+    return http.paginate(request, Token.objects.select_related("user", "fleet"), token_json)
 
 
 @router.post("/tokens", auth=http.scope("admin"))
@@ -83,8 +85,11 @@ def create_token(request: HttpRequest, body: NewToken) -> HttpResponse:
         raise problems.field("/user", "unknown_user", f"no user {body.user!r}", status=404)
     if body.expires_at is not None and body.expires_at <= now:
         raise problems.field("/expires_at", "in_the_past", "expires_at must be later than now")
+    fleet = fleets.get_fleet(body.fleet) if body.fleet else None
     with transaction.atomic():
-        token, text = access.create_token(user, body.name, body.scopes, expires_at=body.expires_at)
+        token, text = access.create_token(
+            user, body.name, body.scopes, expires_at=body.expires_at, fleet=fleet
+        )
         audit.record(actor, "token.create", f"token {token.public_id}", detail={"scopes": token.scopes})
     return JsonResponse({**token_json(token), "token": text}, status=201)
 
@@ -92,7 +97,7 @@ def create_token(request: HttpRequest, body: NewToken) -> HttpResponse:
 @router.delete("/tokens/{public_id}", auth=http.scope("admin"))
 def revoke_token(request: HttpRequest, public_id: str) -> HttpResponse:
     """End a token now; its row stays for the audit."""
-    token = Token.objects.select_related("user").filter(public_id=public_id).first()
+    token = Token.objects.select_related("user", "fleet").filter(public_id=public_id).first()
     if token is None:
         raise problems.field("/token", "unknown_token", f"no token {public_id!r}", status=404)
     with transaction.atomic():

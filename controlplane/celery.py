@@ -39,8 +39,11 @@ def _every(task: str, seconds: float) -> dict[str, object]:
 app.conf.beat_schedule = {
     "rollout-tick": _every("rollout.tasks.tick_due", settings.TICK_SECONDS),
     "rollout-start-requested": _every("rollout.tasks.start_requested", 5),
+    "rollout-waves": _every("rollout.tasks.keep_waves", 2),
+    "rollout-purge": _every("rollout.tasks.purge", 2),
     "rollout-upkeep": _every("rollout.tasks.upkeep", 5),
     "monitoring-fold": _every("monitoring.tasks.fold", 1),
+    "monitoring-match": _every("monitoring.tasks.match", 2),
     "monitoring-check": _every("monitoring.tasks.check", min(1.0, settings.DRIFT_CHECK_SECONDS)),
     "monitoring-prune": _every("monitoring.tasks.prune", 600),
     "labeling-fill": _every("labeling.tasks.fill", 2),

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from controlplane import access, idempotency, limits
 from controlplane.access import Identity
+from controlplane.models import User
 from controlplane.problems import FieldProblem, Problem, field
 
 PAGE_SIZE = 50
@@ -105,6 +106,14 @@ def actor(request: HttpRequest) -> str:
     """The user name for the audit; "" when nobody is signed in."""
     identity = identify(request)
     return identity.user.get_username() if identity else ""
+
+
+def person(request: HttpRequest) -> User:
+    """The user behind a request that `scope` let in; a token acts as its user."""
+    identity = identify(request)
+    if identity is None:
+        raise Problem(401, "not_authenticated", "needs a token or a signed-in session")
+    return identity.user
 
 
 # ------------------------------------------------------------------ what went wrong
@@ -226,11 +235,16 @@ def _code(status: int) -> str:
 
 
 def paginate(
-    request: HttpRequest, queryset: models.QuerySet[Row], to_json: Callable[[Row], Any], order: str = "-id"
+    request: HttpRequest,
+    queryset: models.QuerySet[Row],
+    to_json: Callable[[Row], Any],
+    order: str = "-id",
+    before: Iterable[Any] = (),
 ) -> HttpResponse:
     """One page `{"items": […], "next": cursor | null}` of ?limit= rows after ?cursor=, with a Link header.
 
-    `order` is one unique field, "-" for descending; rows added meanwhile never shift a page.
+    `order` is one unique field, "-" for descending; rows added meanwhile never shift a page. `before` are items that
+    stand ahead of the page's rows.
     """
     name, descending = order.lstrip("-"), order.startswith("-")
     limit, after = _limit(request), request.GET.get("cursor", "")
@@ -243,7 +257,7 @@ def paginate(
     page: Sequence[Row] = list(rows[: limit + 1])
     more = len(page) > limit
     cursor = _encode_cursor(getattr(page[limit - 1], name)) if more else None
-    response = JsonResponse({"items": [to_json(row) for row in page[:limit]], "next": cursor})
+    response = JsonResponse({"items": [*before, *(to_json(row) for row in page[:limit])], "next": cursor})
     if cursor is not None:
         query = request.GET.copy()
         query["cursor"] = cursor

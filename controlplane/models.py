@@ -154,6 +154,9 @@ class Token(models.Model):
     name = models.CharField(max_length=100)
     secret_sha256 = models.CharField(max_length=64)
     scopes = ArrayField(models.CharField(max_length=16))
+    fleet = models.ForeignKey(  # of a token that an Envoy carries: it opens this fleet's configuration, nothing else
+        Fleet, on_delete=models.CASCADE, null=True, blank=True, related_name="tokens"
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

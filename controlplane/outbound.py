@@ -63,9 +63,17 @@ def check_url(url: str) -> str | None:
     return None
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    timeout: float | None = None,
+    max_bytes: int = ANSWER_BYTES,
+) -> Answer:
     """POST to a URL that a user entered: private and metadata addresses only by DAVY_OUTBOUND_ALLOWED_NETWORKS."""
-    return _call(_session("guarded"), "POST", url, body=body, headers=headers)
+    session = _session("guarded")
+    return _call(session, "POST", url, body=body, headers=headers, timeout=timeout, max_bytes=max_bytes)
 
 
 def get(url: str, max_bytes: int) -> Answer:

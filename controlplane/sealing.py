@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 
 from cryptography.fernet import Fernet
 from django.conf import settings
@@ -17,6 +18,16 @@ def seal(plain: bytes) -> bytes:
 def unseal(sealed: bytes) -> bytes:
     """The plain bytes again. Raises cryptography.fernet.InvalidToken when SECRET_KEY has changed since."""
     return _fernet().decrypt(sealed)
+
+
+def seal_text(plain: str) -> dict[str, str]:
+    """`plain` as it is kept inside JSON: {"sealed": <its Fernet token>}."""
+    return {"sealed": seal(plain.encode()).decode()}
+
+
+def open_text(kept: str | Mapping[str, str]) -> str:
+    """The plain text of what `seal_text` made; a text that is not sealed (yet) is itself. Raises InvalidToken."""
+    return kept if isinstance(kept, str) else unseal(kept["sealed"].encode()).decode()
 
 
 def _fernet() -> Fernet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -39,6 +40,15 @@ def _flag(name: str, default: bool) -> bool:
 
 def _list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in _text(name, default).split(",") if part.strip()]
+
+
+def _urls(name: str) -> list[str]:
+    """HTTP base URLs, without the last slash."""
+    urls = [url.rstrip("/") for url in _list(name)]
+    for url in urls:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ImproperlyConfigured(f"{name}: {url!r} is not a plain http:// or https:// URL")
+    return urls
 
 
 def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -101,6 +111,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 # Who may be called. URLs that users enter (webhooks, images) never reach private networks unless listed here.
 OUTBOUND_ALLOWED_NETWORKS = _networks("DAVY_OUTBOUND_ALLOWED_NETWORKS")
 OUTBOUND_TIMEOUT_SECONDS = _number("DAVY_OUTBOUND_TIMEOUT_SECONDS", 10, 0.1, 120)
+PROMETHEUS_URLS = _urls("DAVY_PROMETHEUS_URLS")  # what plans may query; they may be private
+PURGE_URL = next(iter(_urls("DAVY_PURGE_URL")), "")  # told of every cache epoch that ends; may be private
 ARTIFACT_ROOTS = [Path(p).resolve() for p in _list("DAVY_ARTIFACT_ROOTS")]  # file:// artifacts only from here
 
 # The loop's clocks, in seconds.

@@ -1,7 +1,8 @@
-"""How is Envoy set up before any route exists? One gateway; routes and clusters come from watched files.
+"""How is Envoy set up before any route exists? One gateway; routes and clusters come from watched files, or from Davy.
 
 The Envoy driver replaces `routes.json` (RDS) and `clusters.json` (CDS) by atomic renames within the folder;
 Envoy follows the folder's moves, so a change takes effect within milliseconds and outlives a restart.
+An Envoy on another machine asks Davy instead (REST, held until there is news): see `distant`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 ROUTE_CONFIG = "davy"
 STAT_PREFIX = "davy"
 NODE_ID = "davy-local"
+DAVY = "davy"  # Envoy's cluster for Davy itself
 BUCKETS_PER_DECADE = 16
 SLOWEST_MS = 60_000
 TYPES = "type.googleapis.com/"
@@ -41,13 +43,25 @@ def _watched(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _gateway(port: int, folder: Path) -> dict[str, Any]:
+def _asked(refresh_seconds: float) -> dict[str, Any]:
+    """Ask Davy again so long after each answer; Davy holds a request for up to 20 s."""
+    source = {
+        "api_type": "REST",
+        "transport_api_version": "V3",
+        "cluster_names": [DAVY],
+        "refresh_delay": f"{refresh_seconds:g}s",
+        "request_timeout": "30s",
+    }
+    return {"resource_api_version": "V3", "api_config_source": source}
+
+
+def _gateway(port: int, routes: dict[str, Any]) -> dict[str, Any]:
     manager = {
         "@type": TYPES + MANAGER,
         "stat_prefix": STAT_PREFIX,
         "codec_type": "AUTO",
         "generate_request_id": True,
-        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": _watched(folder, "routes.json")},
+        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": routes},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": TYPES + ROUTER}}],
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
@@ -62,15 +76,49 @@ def bootstrap(*, gateway_port: int, admin_port: int, folder: Path) -> dict[str, 
     return {
         "node": {"id": NODE_ID, "cluster": "davy"},
         "admin": {"address": _address(admin_port)},
-        "stats_flush_interval": "1s",
-        "stats_config": {
-            "histogram_bucket_settings": [
-                {"match": {"suffix": "upstream_rq_time"}, "buckets": latency_buckets_ms()}
-            ]
-        },
+        **_statistics(),
         "dynamic_resources": {"cds_config": _watched(folder, "clusters.json")},
-        "static_resources": {"listeners": [_gateway(gateway_port, folder)]},
+        "static_resources": {"listeners": [_gateway(gateway_port, _watched(folder, "routes.json"))]},
     }
+
+
+def distant(
+    *,
+    gateway_port: int,
+    admin_port: int,
+    davy: tuple[str, int],
+    fleet: str,
+    token: str,
+    node_id: str,
+    refresh_seconds: float = 0.5,
+) -> dict[str, Any]:
+    """The bootstrap of an Envoy that asks Davy at `davy` (host, port), in plain HTTP, for the fleet's configuration.
+
+    token    one of scope `envoy` for this fleet; Envoy's admin interface shows it, so keep that private
+    node_id  different for each Envoy of the fleet
+    """
+    host, port = davy
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+    cluster = {
+        "name": DAVY,
+        "type": "STRICT_DNS",
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": DAVY, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    source = _asked(refresh_seconds)
+    return {
+        "node": {"id": node_id, "cluster": fleet, "metadata": {"fleet": fleet, "token": token}},
+        "admin": {"address": _address(admin_port)},
+        **_statistics(),
+        "dynamic_resources": {"cds_config": source},
+        "static_resources": {"listeners": [_gateway(gateway_port, source)], "clusters": [cluster]},
+    }
+
+
+def _statistics() -> dict[str, Any]:
+    """Histograms that are told every second, in buckets fine enough for people to read."""
+    buckets = {"match": {"suffix": "upstream_rq_time"}, "buckets": latency_buckets_ms()}
+    return {"stats_flush_interval": "1s", "stats_config": {"histogram_bucket_settings": [buckets]}}
 
 
 def empty_routes() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FLEET = "local"  # as Davy knows the fleet that serves here
 SOCKET_PATH_LIMIT = 90  # the kernel takes 107 bytes; supervisor appends its process id while it binds
 
 

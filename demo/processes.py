@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controlplane import embedded
 from demo import fleet_venv
-from demo.places import Places
+from demo.places import FLEET, Places
 
 SLOTS = ("a", "b")
 CLOCKS = {
@@ -197,6 +197,7 @@ def environment(
         "REDIS_URL": broker_url,
         "MLFLOW_TRACKING_URI": plan.mlflow_url,
         "DAVY_URL": plan.web_url,
+        "DAVY_FLEET": FLEET,  # what the servers' collectors say where they are
         "DAVY_GATEWAY_URL": plan.gateway_url,
         "DAVY_IMAGES_URL": plan.images_url,
         "DAVY_OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8",  # local webhooks and images

@@ -27,7 +27,7 @@ MODELS = {
 }
 VERSIONS = ("v1", "v2", "v3", "v4", "v1-faulty")
 FIRST = "v1"
-FLEET = "local"
+FLEET = places.FLEET
 ARTIFACTS = Path(os.environ.get("DEMO_ARTIFACTS") or Path(__file__).resolve().parent / "artifacts")
 CALM = {"models": {model: {"rate": 60, "look": "plain"} for model in MODELS}}
 WAIT_SECONDS = 120.0

@@ -105,6 +105,7 @@ def write_fleet(here: Places, plan: Plan) -> None:
         "directory": str(here.envoy),
         "admin_urls": [f"http://127.0.0.1:{admin}"],
         "protocol": "http",
+        "assignment": "request",  # each request is drawn anew: errors count in full from the first rollout on
         "slots": slots,
     }
     here.fleet_file.write_text(json.dumps({"server": plan.server, "config": config}, indent=1) + "\n")

@@ -14,18 +14,20 @@ from django.db.models.functions import Coalesce
 
 from controlplane.models import Model, User
 from controlplane.problems import Problem, field
-from labeling import routing
+from labeling import disagreements, routing
 from labeling.models import Annotation, Lease, Task
+from monitoring.disagreements import settle
 from monitoring.models import Outcome
 
 logger = logging.getLogger(__name__)
 MEASURE_EVERY = 5  # one lease in five is of the measure budget, as long as both budgets have tasks
+URGENT = disagreements.PRIORITY  # measure tasks of this priority come before everything else
 MAX_BATCHES = 20  # one fill looks at no more than 10,000 predictions; the timer comes again
 
 
 def fill(now: datetime) -> Counter[str]:
     """Route what nobody has looked at into the queue; safe to repeat. Counts as `route`; losses are logged."""
-    total: Counter[str] = Counter()
+    total: Counter[str] = disagreements.route(now)
     for _ in range(MAX_BATCHES):
         seen = routing.route(now)
         total += seen
@@ -40,8 +42,9 @@ def fill(now: datetime) -> Counter[str]:
 def next_task(annotator: User, now: datetime, model: Model | None = None) -> Lease | None:
     """Lease a free task to `annotator` for settings.LEASE_SECONDS; None: no task.
 
-    One lease in MEASURE_EVERY prefers the measure budget, the others improve, so that neither starves; within
-    a budget the highest priority comes first, then the oldest.
+    Disagreements between stable and a canary come first: a rollout waits for them. Else one lease in MEASURE_EVERY
+    prefers the measure budget, the others improve, so that neither starves; within a budget the highest
+    priority comes first, then the oldest.
     A task is free while fewer than `overlap` people have answered or hold it. Nobody gets a task that
     they have answered or hold. Who let a lease run out may get the task again: the same Lease row with a
     new token and a new time, so that what was written under the old token is fenced off.
@@ -56,8 +59,11 @@ def next_task(annotator: User, now: datetime, model: Model | None = None) -> Lea
 
 def _budgets() -> list[Task.Budget]:
     """Both budgets, the one whose turn it is first."""
-    last = Lease.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     order = [Task.Budget.IMPROVE, Task.Budget.MEASURE]
+    urgent = Task.objects.filter(state=Task.State.OPEN, budget=Task.Budget.MEASURE, priority__gte=URGENT)
+    if urgent.exists():
+        return order[::-1]
+    last = Lease.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     return order[::-1] if last % MEASURE_EVERY == 0 else order
 
 
@@ -224,11 +230,16 @@ def _close_when_answered(task: Task, now: datetime) -> None:
     task.state = Task.State.DONE if labels else Task.State.SKIPPED
     task.closed_at = now
     task.save(update_fields=["state", "closed_at"])
-    suggested = task.suggestion.get("label")
     ranked = labels.most_common(2)
     tied = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
-    if not labels or tied or not suggested:
-        return  # no truth, or nothing that could be wrong
+    if not labels or tied:
+        return  # no truth
+    if task.sampler == disagreements.SAMPLER:
+        settle(task.version, task.request_id, ranked[0][0], now)
+        return
+    suggested = task.suggestion.get("label")
+    if not suggested:
+        return  # nothing that could be wrong
     Outcome.objects.bulk_create(
         [
             Outcome(

@@ -12,6 +12,7 @@ from labeling import samplers
 from labeling.models import Lease, Task
 from labeling.samplers.base import Candidate, Choice, Sampler
 from labeling.samplers.measure import Measure
+from monitoring import shadow
 from monitoring.models import Prediction, Purpose
 
 BATCH = 500
@@ -30,9 +31,9 @@ def route(
 
     One transaction: the tasks and `routed_at` are stored together or not at all, so a crash loses and
     doubles nothing. Several workers share the work by SKIP LOCKED. Returns counts by what happened:
-    `looked_at` (all); `improve` and `measure` (tasks); `not_chosen`, `not_live`; what would have been a task
-    but is not: `no_image`, `no_probability`, `unknown_sampler`; and `dropped`, the improve tasks that were
-    deleted because a model had more than `open_limit` open (the most uncertain stay).
+    `looked_at` (all); `improve` and `measure` (tasks); `not_chosen`, `not_live`, `compared` (see disagreements.py);
+    what would have been a task but is not: `no_image`, `no_probability`, `unknown_sampler`; and `dropped`, the
+    improve tasks that were deleted because a model had more than `open_limit` open (the most uncertain stay).
     """
     seen: Counter[str] = Counter()
     with transaction.atomic():
@@ -83,6 +84,8 @@ def _choices(rows: Sequence[Prediction], table: Mapping[str, Sampler]) -> dict[i
 
 
 def _why_not(row: Prediction, table: Mapping[str, Sampler]) -> str:
+    if row.sampler == shadow.SAMPLER:
+        return "compared"
     if row.sampler and row.sampler not in table:
         return "unknown_sampler"
     return "no_probability" if row.sampler == Measure.name else "not_chosen"

@@ -80,9 +80,15 @@ def _reference_json(reference: Reference) -> dict[str, Any]:
 
 @router.post("/telemetry/windows", auth=http.scope("telemetry"))
 def post_windows(request: HttpRequest) -> HttpResponse:
-    """Store a collector's report (msgpack), once per (reporter, sequence); 202 after the commit."""
+    """Store a collector's report (msgpack), once per (reporter, sequence); 202 after the commit.
+
+    While requests are mirrored to or from this version the answer holds `shadow_share`: what share to sample.
+    """
     answer = ingest.store_report(_body(request), timezone.now())
-    return JsonResponse({"accepted": answer.accepted, "duplicate": answer.duplicate}, status=202)
+    body = {"accepted": answer.accepted, "duplicate": answer.duplicate}
+    if answer.shadow_share:
+        return JsonResponse({**body, "shadow_share": answer.shadow_share}, status=202)
+    return JsonResponse(body, status=202)
 
 
 @router.post("/telemetry/predictions", auth=http.scope("telemetry"))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from controlplane import problems, registry
 from controlplane.models import Model, ModelVersion
-from monitoring import references, windows
+from monitoring import references, shadow, windows
 from monitoring.models import Prediction, Report
 from monitoring.predictions import Row, float32_bytes
 
@@ -23,6 +23,7 @@ LATE_SECONDS = 300.0  # a reporter whose clock is further off is kept out of rol
 FUTURE_SECONDS = 300.0  # a prediction may not be dated further ahead
 REPORT_MAX_AGE = timedelta(hours=24)  # older ones are refused: their sequence numbers may be forgotten
 PREDICTION_MAX_AGE = timedelta(days=7)  # likewise older ids
+STATE_THEIR_PROBABILITY = frozenset({"measure", "shadow"})  # samplers
 
 
 class Rejected(TypedDict):
@@ -43,7 +44,14 @@ class Answer:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def store_report(body: bytes, now: datetime) -> Answer:
+@dataclass
+class ReportAnswer(Answer):
+    """What a collector hears: also the share of requests to sample for comparison; 0 while none are mirrored."""
+
+    shadow_share: float = 0.0
+
+
+def store_report(body: bytes, now: datetime) -> ReportAnswer:
     """Store a collector's report unless its (reporter, sequence) is known. Problems name the field."""
     try:
         report = wire.decode_report(body)
@@ -58,7 +66,7 @@ def store_report(body: bytes, now: datetime) -> Answer:
         sequence=report.sequence,
         defaults={"received_at": now, "body": body, "late": late},
     )
-    return Answer(accepted=int(created), duplicate=int(not created))
+    return ReportAnswer(int(created), int(not created), shadow_share=shadow.share(version, now))
 
 
 def _check_times(report: wire.Report, now: datetime) -> None:
@@ -137,8 +145,10 @@ def _prediction(row: Row, version_id: int, dimensions: int | None, now: datetime
         raise problems.field("/at", "in_future", f"later than {FUTURE_SECONDS:.0f} s from now")
     if now - row.at > PREDICTION_MAX_AGE:
         raise problems.field("/at", "too_old", f"more than {PREDICTION_MAX_AGE} ago")
-    if row.sampler == "measure" and row.inclusion_probability is None:
-        raise problems.field("/inclusion_probability", "missing", "a measure sample states its probability")
+    if row.sampler in STATE_THEIR_PROBABILITY and row.inclusion_probability is None:
+        raise problems.field(
+            "/inclusion_probability", "missing", f"a {row.sampler} sample states its probability"
+        )
     try:
         embedding = float32_bytes(row.embedding, dimensions)
     except ValueError as err:

@@ -1,4 +1,4 @@
-"""The facts of monitoring: references, reports and windows, predictions, detector states, findings, outcomes."""
+"""The facts of monitoring: references, reports, windows, predictions, detector states, findings, outcomes, pairs."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Window(models.Model):
     end = models.DateTimeField()
     reporters = models.JSONField(default=list)
     reference_digest = models.CharField(max_length=64, blank=True, default="")
+    fleet = models.CharField(max_length=63, blank=True, default="")  # as its reporters say; empty: unknown
     n = models.PositiveBigIntegerField()
     errors = models.PositiveBigIntegerField()
     errors_by_key_bucket = models.BinaryField(default=b"")
@@ -79,7 +80,7 @@ class Window(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["version", "purpose", "segment_key", "reference_digest", "start", "end"],
+                fields=["version", "purpose", "segment_key", "reference_digest", "fleet", "start", "end"],
                 name="one_window_per_version_segment_interval",
             )
         ]
@@ -114,6 +115,9 @@ class Prediction(models.Model):
     stratum = models.CharField(max_length=32, blank=True, default="")
     counted_at = models.DateTimeField(null=True, blank=True)
     routed_at = models.DateTimeField(null=True, blank=True)  # labeling has looked at it
+    paired_at = models.DateTimeField(
+        null=True, blank=True
+    )  # a mirrored one: compared with stable's answer, or given up
 
     class Meta:
         constraints = [
@@ -128,6 +132,14 @@ class Prediction(models.Model):
                 name="prediction_uncounted",
             ),
             models.Index(fields=["id"], condition=Q(routed_at__isnull=True), name="prediction_unrouted"),
+            models.Index(
+                fields=["version", "id"],
+                condition=Q(paired_at__isnull=True, purpose="shadow"),
+                name="prediction_unpaired",
+            ),
+            models.Index(
+                fields=["version", "at"], condition=Q(sampler="measure"), name="prediction_measured"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -207,6 +219,69 @@ class Outcome(models.Model):
                 name="outcome_probability_in_0_1",
             ),
         ]
+        indexes = [models.Index(fields=["version", "requested_at"], name="outcome_by_request")]
 
     def __str__(self) -> str:
         return f"{self.version} {self.request_id}: {'wrong' if self.wrong else 'right'}"
+
+
+class ShadowDraw(models.Model):
+    """While live requests of `stable` are mirrored to `version`: the share of them that both collectors sample."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="+")
+    stable = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="+")
+    share = models.FloatField()
+    until = models.DateTimeField()  # asked for again and again; ends by itself
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["version", "stable"], name="one_shadow_draw_per_pair_of_versions")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} beside {self.stable}: {self.share:g}"
+
+
+class ShadowPair(models.Model):
+    """One live request that was mirrored: what stable answered and what the canary would have."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="shadow_pairs")
+    stable = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="+")
+    request_id = models.CharField(max_length=128)
+    at = models.DateTimeField()  # of the request
+    matched_at = models.DateTimeField()
+    stable_label = models.CharField(max_length=255, blank=True, default="")  # of detections: "2 hat, 1 shoe"
+    stable_confidence = models.FloatField(null=True, blank=True)
+    canary_label = models.CharField(max_length=255, blank=True, default="")
+    canary_confidence = models.FloatField(null=True, blank=True)
+    agreed = models.BooleanField(null=True, blank=True)  # null: neither labels nor detections on both sides
+    iou = models.FloatField(
+        null=True, blank=True
+    )  # of matched boxes, on average; null: no boxes were compared
+    cosine = models.FloatField(null=True, blank=True)  # null: not both sent an embedding
+    inclusion_probability = models.FloatField()
+    image = models.TextField(blank=True, default="")
+    segment = models.JSONField(default=dict)
+    truth = models.CharField(max_length=255, blank=True, default="")
+    truth_at = models.DateTimeField(null=True, blank=True)
+    routed_at = models.DateTimeField(null=True, blank=True)  # labeling has looked at it
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["version", "request_id"], name="one_shadow_pair_per_request"),
+            models.CheckConstraint(
+                condition=Q(inclusion_probability__gt=0) & Q(inclusion_probability__lte=1),
+                name="shadow_pair_probability_in_0_1",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["version", "stable", "at"], name="shadow_pair_by_request"),
+            models.Index(fields=["version", "stable", "matched_at"], name="shadow_pair_by_match"),
+            models.Index(
+                fields=["id"], condition=Q(routed_at__isnull=True, agreed=False), name="shadow_pair_unrouted"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        said = {True: "agree", False: "disagree", None: "are not compared"}[self.agreed]
+        return f"{self.stable} and {self.version} {said} on {self.request_id}"

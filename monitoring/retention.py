@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from monitoring import ingest
-from monitoring.models import Prediction, Report, Window
+from monitoring.models import Prediction, Report, ShadowPair, Window
 
 REPORT_BODY = timedelta(hours=2)  # a folded report's counts are in its windows
 SLACK = timedelta(hours=1)
@@ -36,6 +36,7 @@ def prune(
     old = Prediction.objects.filter(received_at__lt=now - prediction, routed_at__isnull=False)
     _delete(old.exclude(sampler="", counted_at__isnull=True))
     _delete(Window.objects.filter(end__lt=now - window))
+    _delete(ShadowPair.objects.filter(matched_at__lt=now - window))
 
 
 def _delete(rows: QuerySet[Any]) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from monitoring import checks, retention, windows
+from monitoring import checks, retention, shadow, windows
 
 
 @shared_task(name="monitoring.tasks.fold")
 def fold() -> None:
     """Fold reports and raw predictions into windows."""
     windows.fold(timezone.now())
+
+
+@shared_task(name="monitoring.tasks.match")
+def match() -> None:
+    """Match mirrored requests with stable's answers."""
+    shadow.match(timezone.now())
 
 
 @shared_task(name="monitoring.tasks.check")

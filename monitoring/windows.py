@@ -151,6 +151,7 @@ class Key(NamedTuple):
     purpose: str
     segment_key: str
     reference_digest: str
+    fleet: str
     start: datetime
     end: datetime
 
@@ -211,7 +212,7 @@ def _tally_reports(rows: Iterable[Report]) -> dict[Key, Tally]:
         for window in report.windows:
             purpose = LATE if row.late and window.purpose == Purpose.LIVE else window.purpose
             place = wire.segment_key(window.segment)
-            key = Key(version_id, purpose, place, report.reference_digest, start, end)
+            key = Key(version_id, purpose, place, report.reference_digest, report.fleet, start, end)
             tally = tallies.setdefault(key, Tally(wire.WindowCounts(segment=window.segment)))
             tally.add(window, [report.reporter])
     return tallies
@@ -261,7 +262,7 @@ def _tally_predictions(rows: Iterable[Prediction]) -> dict[Key, Tally]:
         end = start + timedelta(seconds=RAW_WINDOW_SECONDS)
         reference = bins.get(row.version_id)
         digest = reference.digest if reference else ""
-        key = Key(row.version_id, row.purpose, wire.segment_key(row.segment), digest, start, end)
+        key = Key(row.version_id, row.purpose, wire.segment_key(row.segment), digest, "", start, end)
         groups[key].append(row)
     return {
         key: Tally(_counts_of(group, bins.get(key.version_id)), {RAW_REPORTER})

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from ninja import Router
 
-from controlplane import audit, fleets, http, problems, registry
-from controlplane.models import Fleet, Route
+from controlplane import fleets, http, problems, registry
+from controlplane.models import Fleet, ModelVersion, Route
 from controlplane.problems import Problem
-from rollout import commands, drivers, plan
+from rollout import commands, drivers, plan, waves
+from rollout.api_waves import waves_json
 from rollout.drivers.base import DriverError
+from rollout.dry_run import dry_run
 from rollout.models import ACTIVE, Evidence, Rollout, RolloutEvent
 
 router = Router()
@@ -36,7 +37,8 @@ class NewRollout(http.Body):
 
     model: str
     version: str
-    fleet: str
+    fleet: str | None = None
+    fleets: list[list[str]] | None = None  # waves
     plan: str | dict[str, Any] | None = None
     dry_run: bool = False
 
@@ -45,6 +47,13 @@ class Reason(http.Body):
     """The body of a command."""
 
     reason: str
+
+
+class Decision(Reason):
+    """POST /rollouts/{id}/approve."""
+
+    decision: Literal["approve", "reject"] = "approve"
+    weight_percent: float | None = None  # where the person saw the rollout: 409 when it has moved on since
 
 
 def _route_json(route: Route) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def _fleet_json(fleet: Fleet) -> dict[str, Any]:
     return {
         "name": fleet.name,
         "driver": fleet.driver,
-        "config": fleet.config,
+        "config": fleets.shown(fleet.config),
         "routes": [_route_json(route) for route in routes],
         "created_at": fleet.created_at,
     }
@@ -82,24 +91,15 @@ def create_fleet(request: HttpRequest, body: NewFleet) -> HttpResponse:
     """Make a fleet; the same name and driver again takes the new config."""
     registry.check_name(body.name, "/name")
     try:
-        drivers.make(body.driver, body.config)
+        secrets = drivers.secret_fields(body.driver)
+        config = fleets.with_kept_secrets(body.name, body.config, secrets)
+        drivers.make(body.driver, config, body.name)
     except LookupError as err:
         raise problems.field("/driver", "unknown_driver", str(err.args[0])) from None
     except ValueError as err:
         key, _, detail = str(err).partition(": ")
         raise problems.field(f"/config/{key}", "bad_config", detail or str(err)) from None
-    with transaction.atomic():
-        fleet, created = Fleet.objects.get_or_create(
-            name=body.name, defaults={"driver": body.driver, "config": body.config}
-        )
-        if fleet.driver != body.driver:
-            raise problems.field(
-                "/driver", "driver_differs", f"{fleet} has driver {fleet.driver}", status=409
-            )
-        if fleet.config != body.config:
-            fleet.config = body.config
-            fleet.save(update_fields=["config"])
-        audit.record(http.actor(request), "fleet.create" if created else "fleet.configure", fleet.name)
+    fleet, created = fleets.save(body.name, body.driver, config, secrets, actor=http.actor(request))
     return JsonResponse(_fleet_json(fleet), status=201 if created else 200)
 
 
@@ -114,7 +114,7 @@ def check_fleet(request: HttpRequest, fleet: str) -> HttpResponse:
     """Ask the fleet what it is and whether it answers; changes nothing."""
     found = fleets.get_fleet(fleet)
     try:
-        return JsonResponse({"ok": True, **drivers.make(found.driver, found.config).check()})
+        return JsonResponse({"ok": True, **drivers.of(found).check()})
     except DriverError as err:
         return JsonResponse({"ok": False, "detail": str(err), "retry": err.retry})
 
@@ -143,6 +143,7 @@ def rollout_json(rollout: Rollout) -> dict[str, Any]:
         "reason": rollout.reason,
         "trouble": rollout.trouble,
         "gates": rollout.gates,
+        "started_by": rollout.started_by,
         "started_at": rollout.started_at,
         "step_entered_at": rollout.step_entered_at,
         "ended_at": rollout.ended_at if over else None,
@@ -169,18 +170,30 @@ def list_rollouts(request: HttpRequest) -> HttpResponse:
 
 @router.post("/rollouts", auth=http.scope("deploy"))
 def create_rollout(request: HttpRequest, body: NewRollout) -> HttpResponse:
-    """Start a rollout: 201, or 200 with the one that the version already has."""
+    """Start a rollout: 201, or 200 with the one that the version already has. With `fleets`: waves of rollouts."""
     version = registry.get_version(body.model, body.version)
-    fleet = fleets.get_fleet(body.fleet)
+    if (body.fleet is None) == (body.fleets is None):
+        raise problems.field("/fleet", "fleet_or_fleets", "either `fleet` or `fleets` (waves) is needed")
     chosen = commands.read_plan(body.plan)
+    if body.fleets is not None:
+        return _start_waves(request, version, chosen, body)
+    fleet = fleets.get_fleet(body.fleet or "")
     if body.dry_run:
-        route = Route.objects.filter(model=version.model, fleet=fleet).select_related("stable").first()
-        stable = route.stable.name if route and route.stable else None
-        return JsonResponse(
-            {"dry_run": True, "version": version.name, "stable": stable, "plan": chosen.to_json()}
-        )
+        return JsonResponse(dry_run(version, fleet, chosen, timezone.now()))
     rollout, created = commands.start(version, fleet, chosen, actor=http.actor(request), now=timezone.now())
     return JsonResponse(rollout_json(commands.find(rollout.pk)), status=201 if created else 200)
+
+
+def _start_waves(
+    request: HttpRequest, version: ModelVersion, chosen: plan.Plan, body: NewRollout
+) -> HttpResponse:
+    found = waves.read(body.fleets or [])
+    if body.dry_run:
+        now = timezone.now()
+        would = [[dry_run(version, fleet, chosen, now) for fleet in wave] for wave in found]
+        return JsonResponse({"dry_run": True, "fleets": body.fleets, "rollouts": would})
+    made = waves.start(version, found, chosen, actor=http.actor(request), now=timezone.now())
+    return JsonResponse(waves_json(made), status=201)
 
 
 @router.get("/rollouts/{rollout_id}", auth=http.scope("read"))
@@ -250,6 +263,20 @@ def _evidence_json(row: Evidence) -> dict[str, Any]:
     }
 
 
+@router.post("/rollouts/{rollout_id}/approve", auth=http.scope("deploy"))
+def approve_rollout(request: HttpRequest, rollout_id: int, body: Decision) -> HttpResponse:
+    """Say yes (or `"decision": "reject"`) to what comes next, where the plan asks for approval, with a reason."""
+    rollout = commands.approve(
+        rollout_id,
+        http.person(request),
+        decision=body.decision,
+        reason=body.reason,
+        now=timezone.now(),
+        weight_percent=body.weight_percent,
+    )
+    return JsonResponse(rollout_json(rollout), status=202)
+
+
 @router.post("/rollouts/{rollout_id}/{command}", auth=http.scope("deploy"))
 def command_rollout(request: HttpRequest, rollout_id: int, command: str, body: Reason) -> HttpResponse:
     """pause, resume, promote, rollback, abort or retry, with a reason."""
@@ -261,9 +288,3 @@ def command_rollout(request: HttpRequest, rollout_id: int, command: str, body: R
     else:
         raise Problem(404, "unknown_command", f"no command {command!r}")
     return JsonResponse(rollout_json(commands.find(rollout.pk)), status=202)
-
-
-@router.get("/plans", auth=http.scope("read"))
-def list_plans(request: HttpRequest) -> HttpResponse:
-    """The shipped plans."""
-    return JsonResponse({"items": [plan.template(name) for name in plan.template_names()], "next": None})

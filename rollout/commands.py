@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
 
 from controlplane import alerts, audit, fleets, problems
-from controlplane.models import Fleet, ModelVersion, Route, Severity
+from controlplane.models import Fleet, ModelVersion, Route, Severity, User
 from controlplane.problems import Problem
-from rollout import gates, journal, phases, plan
-from rollout.models import ACTIVE, Rollout
+from monitoring import references
+from rollout import approvals, drivers, gates, golden, journal, phases, plan, plans
+from rollout.drivers.base import Mirrors
+from rollout.models import ACTIVE, Rollout, RolloutEvent
 from rollout.phases import CommandRefusedError, Phase
 from rollout.plan import Plan
 
@@ -22,18 +24,11 @@ ATTEMPTS = 5
 
 def read_plan(given: str | Mapping[str, Any] | None) -> Plan:
     """The plan of that name (None: standard), or an inline one. A problem names the wrong field under /plan."""
-    try:
-        raw = plan.template(given or "standard") if given is None or isinstance(given, str) else given
-    except LookupError as err:
-        raise problems.field("/plan", "unknown_plan", str(err.args[0]), status=404) from None
-    try:
-        return plan.parse(raw, gates.check)
-    except plan.PlanError as err:
-        raise problems.field(f"/plan{err.pointer}", "bad_plan", err.detail) from None
+    return plans.read(given)
 
 
 def start(
-    version: ModelVersion, fleet: Fleet, chosen: Plan, *, actor: str, now: datetime
+    version: ModelVersion, fleet: Fleet, chosen: Plan, *, actor: str, now: datetime, direct: bool = False
 ) -> tuple[Rollout, bool]:
     """Start moving the version's route on the fleet; return the rollout and whether it is new.
 
@@ -53,13 +48,18 @@ def start(
             _supersede(rollout.pk, version, actor, now)
         route.refresh_from_db()
         if route.stable_id == version.pk:
-            return _already_stable(route, version), False
+            return already_stable(route, version), False
+        direct = direct or was_stable_lately(route, version, chosen, now)
+        if not direct:
+            check_fit(version, route, chosen)
         rollout = Rollout.objects.create(
             route=route,
             version=version,
             stable=route.stable,
+            started_by=actor,
             plan_name=chosen.name,
             plan=chosen.to_json(),
+            direct=direct,
             started_at=now,
             state_entered_at=now,
             reason="waits for its first tick",
@@ -73,7 +73,41 @@ def start(
     return rollout, True
 
 
-def _already_stable(route: Route, version: ModelVersion) -> Rollout:
+def check_fit(version: ModelVersion, route: Route, chosen: Plan) -> None:
+    """Refuse what the plan could never do with this version on this fleet. Raises Problem naming the field."""
+    check_references(version, route.stable, chosen)
+    golden.check(version, route.stable, chosen)
+    if chosen.shadow is not None and not isinstance(drivers.of(route.fleet), Mirrors):
+        detail = f"the driver {route.fleet.driver} of {route.fleet.name} cannot mirror requests"
+        raise problems.field(
+            "/plan/shadow", "no_mirroring", f"{detail}: take `shadow` out of plan {chosen.name}"
+        )
+
+
+def check_references(version: ModelVersion, stable: ModelVersion | None, chosen: Plan) -> None:
+    """Refuse a version without a frozen reference where a gate of the plan compares with it; stable needs one, too."""
+    needing = [spec.name for spec in chosen.statistical if gates.get(spec.name).needs_reference]
+    if not needing:
+        return
+    who = f"{', '.join(needing)} of plan {chosen.name}"
+    wants = f"which {who} compares with: freeze it, or take the gate out of the plan"
+    if references.shape_of(version) is None:
+        raise problems.field("/version", "no_reference", f"{version} has no reference, {wants}")
+    if stable is not None and references.shape_of(stable) is None:
+        detail = f"the stable version {stable} has no reference, {wants}"
+        raise problems.field("/version", "no_reference", detail)
+
+
+def was_stable_lately(route: Route, version: ModelVersion, chosen: Plan, now: datetime) -> bool:
+    """Whether the version was replaced on this route within the plan's rollback window."""
+    since = now - timedelta(seconds=chosen.rollback_window_seconds)
+    replaced = Rollout.objects.filter(route=route, stable=version, version=route.stable)
+    swapped = RolloutEvent.objects.filter(rollout__in=replaced, state=Phase.WATCHING, at__gt=since)
+    return swapped.exists()
+
+
+def already_stable(route: Route, version: ModelVersion) -> Rollout:
+    """The last rollout of the route's stable version; a 409 problem where it had none."""
     last = Rollout.objects.filter(route=route, version=version).order_by("-pk").first()
     if last is None:
         raise problems.field(
@@ -93,10 +127,12 @@ def _supersede(rollout_id: int, by: ModelVersion, actor: str, now: datetime) -> 
 
 
 def act(rollout_id: int, command: str, *, actor: str, reason: str, now: datetime) -> Rollout:
-    """Carry out one command; the next tick moves the traffic. Raises Problem (404, 409, 422)."""
-    _check_reason(reason)
+    """Carry out one command; the next tick moves the traffic. Raises Problem (403, 404, 409, 422)."""
+    check_reason(reason)
 
     def change(chosen: Plan, at: phases.Position) -> phases.Position:
+        if command == "promote":
+            approvals.check_promotion(find(rollout_id), chosen, at, actor, now)
         try:
             return phases.command(chosen, at, command, now, f"{reason} ({actor})")
         except CommandRefusedError as err:
@@ -108,7 +144,26 @@ def act(rollout_id: int, command: str, *, actor: str, reason: str, now: datetime
     return rollout
 
 
-def _check_reason(reason: str) -> None:
+def approve(
+    rollout_id: int,
+    user: User,
+    *,
+    decision: str = "approve",
+    reason: str,
+    now: datetime,
+    weight_percent: float | None = None,
+) -> Rollout:
+    """Store a person's yes or no ("reject") to what comes next; the next tick heeds it. See rollout.approvals."""
+    check_reason(reason)
+    with transaction.atomic():
+        Rollout.objects.select_for_update().filter(pk=rollout_id).first()  # no tick moves it on meanwhile
+        rollout = find(rollout_id)
+        approvals.decide(rollout, user, decision, reason=reason, now=now, weight_percent=weight_percent)
+    return rollout
+
+
+def check_reason(reason: str) -> None:
+    """A problem when nothing is said."""
     if not reason.strip():
         raise problems.field("/reason", "required", "say why, for those who read the log")
 
@@ -136,7 +191,7 @@ def find(rollout_id: int) -> Rollout:
 
 def retry(rollout_id: int, *, actor: str, reason: str, now: datetime) -> Rollout:
     """Start the same version with the same plan again: first step, fresh evidence, a fresh α."""
-    _check_reason(reason)
+    check_reason(reason)
     old = find(rollout_id)
     if old.state in ACTIVE:
         raise Problem(

@@ -1,4 +1,4 @@
-"""What did both arms do in each closed interval? From the router's counters and from collectors' windows.
+"""What did both arms do in each closed interval? Here from the router's counters; from collectors in collected.
 
 An interval is used once, in order, and only when the split did not change within a second of it (judge.md, rules
 2, 3 and 9). How far each source was read travels with the rollout as plain JSON (`sources`):
@@ -6,19 +6,24 @@ An interval is used once, in order, and only when the split did not change withi
     settled    at                 when the wanted split was last observed
     unsettled  [[from, to], …]   times in which it was not known to be applied; `to` is null while that lasts
     router     {at, began, canary: [assigned, failed], stable: […]}   the last reading used
-    collector  {cursor, reporters: {canary: […], stable: […]}}        end of the last interval used
+    histograms {at, canary: [96], stable: [96], troubled: [..], was_troubled}   the router's latencies last read
+    collector  {cursor, reporters: {…}, segments: {…}}                 see rollout.collected
     last       {gate: [since, end]}                                    a gate's present run of evidence
-    recent     [[at, assigned, failed], …]                             the stable arm's last readings, for the watch
+    odd        [hand, incident]   whether the last look saw a change by hand, and both arms failing
+    recent     [[at, n, failed, n_c, failed_c], …]                     last readings of stable and canary: outages
+    holds      {name: {at, step, verdict, …}}                          the holds' last answers: see rollout.asking
+    split      {test, mismatch, proof, since}                          see rollout.splits
+    labels     {cursor}, pairs {cursor}                                see rollout.labelled_evidence
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.windows import Counts
+from rollout import kept_arms, kept_labels
 from rollout.drivers.base import ArmCounts, RouterCounts
 from rollout.gates.base import Arm, Interval
 
@@ -27,6 +32,9 @@ Sources = dict[str, Any]
 CHANGE_MARGIN_SECONDS = 1.0
 BEGAN_MARGIN_SECONDS = 1.0  # routers tell whole seconds
 SPANS_KEPT = 50
+ROUTER_LATENCY = "router-latency"
+HISTOGRAM_SECONDS = 5.0  # the least length of an interval of router latencies
+HISTOGRAM_LAG_SECONDS = 5.0  # Envoy tells a latency so much later at most (its stats_flush_interval)
 OUTAGE_SECONDS = 5.0
 OUTAGE_SHARE = 0.5
 OUTAGE_REQUESTS = 10
@@ -55,7 +63,14 @@ def note_weight(sources: Sources, settled: bool, now: float) -> Sources:
     return {**kept, "settled": now} if settled else kept
 
 
-def _touches_change(sources: Sources, start: float, end: float) -> bool:
+def was_settled(sources: Sources) -> bool:
+    """Whether the last look found the split as wanted."""
+    spans = sources.get("unsettled", [])
+    return "settled" in sources and not (spans and spans[-1][1] is None)
+
+
+def touches_change(sources: Sources, start: float, end: float) -> bool:
+    """Whether the split changed within a second of [start, end)."""
     margin = CHANGE_MARGIN_SECONDS
     return any(
         end > since - margin and (to is None or start < to + margin)
@@ -76,10 +91,42 @@ def from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Readin
     if last is None or counts.began > last["at"] - BEGAN_MARGIN_SECONDS or counts.at <= last["at"]:
         return fresh, None
     canary, stable = _delta(last["canary"], counts.canary), _delta(last["stable"], counts.stable)
-    if canary is None or stable is None or _touches_change(sources, last["at"], counts.at):
+    if canary is None or stable is None or touches_change(sources, last["at"], counts.at):
         return fresh, None
     used = {**now, "canary": _used(last["canary"], canary), "stable": _used(last["stable"], stable)}
     return {**sources, "router": used}, Reading("router", Interval(last["at"], counts.at, canary, stable))
+
+
+def latency_from_router(sources: Sources, counts: RouterCounts) -> tuple[Sources, Reading | None]:
+    """The router's latencies since the last reading, once that is 5 s ago; None where the router offers none.
+
+    A router's latency includes retries and fallback: an interval with any of them, in either arm, is dropped. So is the
+    one after it, because histograms lag behind counters.
+    """
+    canary, stable = counts.canary, counts.stable
+    if canary.latency is None or stable.latency is None:
+        return sources, None
+    troubled = [canary.retried, stable.retried, canary.failed, stable.failed]
+    now = {"at": counts.at, "canary": list(canary.latency), "stable": list(stable.latency)}
+    last = sources.get("histograms")
+    if last is None or counts.began > last["at"] - BEGAN_MARGIN_SECONDS or counts.at <= last["at"]:
+        return {**sources, "histograms": {**now, "troubled": troubled, "was_troubled": True}}, None
+    if counts.at - last["at"] < HISTOGRAM_SECONDS:
+        return sources, None
+    most = [max(pair) for pair in zip(troubled, last["troubled"], strict=True)]  # `failed` may sink a little
+    is_troubled = most != last["troubled"]
+    fresh = {**sources, "histograms": {**now, "troubled": most, "was_troubled": is_troubled}}
+    arms = _latencies(last["canary"], canary.latency), _latencies(last["stable"], stable.latency)
+    changing = touches_change(sources, last["at"] - HISTOGRAM_LAG_SECONDS, counts.at)
+    if is_troubled or last["was_troubled"] or changing or arms[0] is None or arms[1] is None:
+        return fresh, None
+    return fresh, Reading(ROUTER_LATENCY, Interval(last["at"], counts.at, arms[0], arms[1]))
+
+
+def _latencies(last: Sequence[int], now: Sequence[int]) -> Arm | None:
+    """An arm's latencies since the last reading; None when a count went back."""
+    bins = tuple(new - old for new, old in zip(now, last, strict=True))
+    return None if min(bins) < 0 else Arm(sum(bins), latency=bins)
 
 
 def _begun(counts: ArmCounts) -> list[int]:
@@ -101,51 +148,6 @@ def _delta(last: Sequence[int], counts: ArmCounts) -> Arm | None:
 
 def _used(last: Sequence[int], arm: Arm) -> list[int]:
     return [last[0] + arm.n, last[1] + arm.errors]
-
-
-def from_collectors(
-    sources: Sources, canary: Iterable[Counts], stable: Iterable[Counts], now: float, grace_seconds: float
-) -> tuple[Sources, list[Reading]]:
-    """Every closed interval after the cursor, in order.
-
-    An interval is closed once every reporter of the last one has reported again in both arms, or `grace_seconds`
-    after its end; what comes later does not count. One whose other arm is missing contributes nothing.
-    """
-    state = dict(sources.get("collector", {}))
-    arms = {"canary": _by_interval(canary), "stable": _by_interval(stable)}
-    readings: list[Reading] = []
-    for start, end in sorted(arms["canary"].keys() | arms["stable"].keys()):
-        if start < state.get("cursor", 0):
-            continue
-        found = {role: counts[(start, end)] for role, counts in arms.items() if (start, end) in counts}
-        if now < end + grace_seconds and not _all_reported(state.get("reporters", {}), found):
-            break
-        state["cursor"] = end
-        if len(found) == 2:
-            state["reporters"] = {role: sorted(counts.reporters) for role, counts in found.items()}
-            if not _touches_change(sources, start, end):
-                interval = Interval(start, end, _arm(found["canary"]), _arm(found["stable"]))
-                readings.append(Reading("collector", interval))
-    return {**sources, "collector": state}, readings
-
-
-def _by_interval(found: Iterable[Counts]) -> dict[tuple[float, float], Counts]:
-    return {(counts.start.timestamp(), counts.end.timestamp()): counts for counts in found}
-
-
-def _all_reported(expected: Mapping[str, Sequence[str]], found: Mapping[str, Counts]) -> bool:
-    return bool(expected) and all(
-        role in found and found[role].reporters >= frozenset(names) for role, names in expected.items()
-    )
-
-
-def _arm(counts: Counts) -> Arm:
-    return Arm(
-        counts.n,
-        counts.errors,
-        confidence=tuple(int(c) for c in counts.confidence),
-        latency=tuple(int(c) for c in counts.latency),
-    )
 
 
 def note_use(sources: Sources, gate: str, interval: Interval, patience_seconds: float) -> Sources:
@@ -173,40 +175,68 @@ def flowing_since(sources: Sources, gates: Sequence[str]) -> float | None:
 
 
 def note_recent(sources: Sources, counts: RouterCounts) -> Sources:
-    """Keep the stable arm's readings of the last seconds."""
+    """Keep both arms' readings of the last seconds."""
     kept = [r for r in sources.get("recent", []) if counts.at - 2 * OUTAGE_SECONDS <= r[0] < counts.at]
-    return {**sources, "recent": [*kept, [counts.at, counts.stable.assigned, counts.stable.failed]]}
+    canary, stable = counts.canary, counts.stable
+    now = [counts.at, stable.assigned, stable.failed, canary.assigned, canary.failed]
+    return {**sources, "recent": [*kept, now]}
 
 
 def outage(sources: Sources) -> str:
     """Whether half of the stable arm's requests failed over the last seconds; the sentence that says so, or ""."""
+    lately = _lately(sources)
+    if lately is None or not _fails_outright(*lately.stable):
+        return ""
+    n, x = lately.stable
+    return f"{x} of {n} requests of the new version failed within {lately.seconds:.0f} s"
+
+
+def shared_incident(sources: Sources) -> str:
+    """Whether half of *both* arms' requests failed over the last seconds; the sentence that says so, or ""."""
+    lately = _lately(sources)
+    if lately is None or not (_fails_outright(*lately.stable) and _fails_outright(*lately.canary)):
+        return ""
+    (n, x), (n_c, x_c) = lately.stable, lately.canary
+    return f"both arms fail: stable {x} of {n} requests, canary {x_c} of {n_c}, within {lately.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class _Lately:
+    seconds: float
+    stable: tuple[int, int]  # requests, failed
+    canary: tuple[int, int]
+
+
+def _lately(sources: Sources) -> _Lately | None:
+    """Both arms over the last OUTAGE_SECONDS or a little more; None before there were so many."""
     recent = sources.get("recent", [])
-    if not recent:
-        return ""
-    at, assigned, failed = recent[-1]
-    past = [r for r in recent if at - r[0] >= OUTAGE_SECONDS]
+    past = [r for r in recent if recent[-1][0] - r[0] >= OUTAGE_SECONDS]
     if not past:
-        return ""
-    n, x = assigned - past[-1][1], failed - past[-1][2]
-    if n < OUTAGE_REQUESTS or x < OUTAGE_SHARE * n:
-        return ""
-    return f"{x} of {n} requests of the new version failed within {at - past[-1][0]:.0f} s"
+        return None
+    seconds, n, x, n_c, x_c = (now - then for now, then in zip(recent[-1], past[-1], strict=True))
+    return _Lately(seconds, (n, x), (n_c, x_c))
 
 
-def as_json(interval: Interval, needs: Sequence[str]) -> dict[str, Any]:
-    """Both arms as they are kept for replay: n and the counts that the gate needs, no others."""
-    return {
-        role: {"n": arm.n, **{name: getattr(arm, name) for name in needs}}
+def _fails_outright(n: int, x: int) -> bool:
+    return n >= OUTAGE_REQUESTS and x >= OUTAGE_SHARE * n
+
+
+def as_json(interval: Interval, needs: Sequence[str], segment_key: str = "") -> dict[str, Any]:
+    """Both arms as they are kept for replay: see kept_arms."""
+    kept: dict[str, Any] = {
+        role: kept_arms.arm_json(arm, needs, segment_key)
         for role, arm in (("canary", interval.canary), ("stable", interval.stable))
     }
+    kept |= kept_labels.to_json(interval)
+    if interval.aside:
+        kept["aside"] = True
+    return kept if interval.known is None else {**kept, "known": dict(interval.known)}
 
 
-def from_json(start: float, end: float, arms: Mapping[str, Mapping[str, Any]]) -> Interval:
+def from_json(start: float, end: float, arms: Mapping[str, Any]) -> Interval:
     """The interval that `as_json` kept."""
-    return Interval(start, end, _arm_from_json(arms["canary"]), _arm_from_json(arms["stable"]))
-
-
-def _arm_from_json(kept: Mapping[str, Any]) -> Arm:
-    """Histograms come back from JSON as lists."""
-    histograms = {name: tuple(kept[name]) for name in ("confidence", "latency") if kept.get(name) is not None}
-    return Arm(kept["n"], kept.get("errors", 0), **histograms)
+    canary, stable = (kept_arms.arm_from_json(arms[role]) for role in ("canary", "stable"))
+    truths = kept_labels.from_json(arms)
+    return Interval(
+        start, end, canary, stable, *truths, aside=arms.get("aside", False), known=arms.get("known")
+    )

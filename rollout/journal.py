@@ -12,7 +12,7 @@ from django.db.models import F
 from controlplane import alerts
 from controlplane.models import Alert, Route, Severity, Slot
 from rollout.gates.base import GateVerdict
-from rollout.models import Rollout, RolloutEvent
+from rollout.models import Purge, Rollout, RolloutEvent
 from rollout.phases import TERMINAL, Phase, Position, overdue
 from rollout.plan import load as load_plan
 
@@ -32,7 +32,17 @@ def position(rollout: Rollout) -> Position:
         step_entered_at=rollout.step_entered_at or rollout.started_at,
         ending=Phase(rollout.ending) if rollout.ending else None,
         promoted_roles=rollout.route.stable_id == rollout.version_id,
+        direct=rollout.direct,
         reason=rollout.reason,
+    )
+
+
+def moved(before: Position, after: Position) -> bool:
+    """Whether something changed that the fleet, or an operator, must hear of; else only the words did."""
+    return (before.phase, before.step, before.weight_percent) != (
+        after.phase,
+        after.step,
+        after.weight_percent,
     )
 
 
@@ -50,11 +60,7 @@ def save(
     Writes the rollout, its log line when something an operator cares about changed, the route's roles and wanted
     weight, and the alerts. False (and nothing written) when somebody else acted first.
     """
-    moved = (before.phase, before.step, before.weight_percent) != (
-        after.phase,
-        after.step,
-        after.weight_percent,
-    )
+    has_moved = moved(before, after)
     row = {
         "state": after.phase,
         "ending": after.ending or "",
@@ -69,24 +75,26 @@ def save(
     }
     if not Rollout.objects.filter(pk=rollout.pk, revision=rollout.revision).update(**row):
         return False
-    if moved:
+    if has_moved:
         _log(rollout, after, now, actor)
         _set_route(rollout, before, after, now)
         _tell(rollout, before, after, now, actor)
-    _tell_overdue(rollout, after, moved, now)
+    _tell_overdue(rollout, after, has_moved, now)
     return True
 
 
-def _log(rollout: Rollout, after: Position, now: datetime, actor: str) -> None:
+def _log(
+    rollout: Rollout, after: Position, now: datetime, actor: str, *, kind: str = "state", reason: str = ""
+) -> None:
     RolloutEvent.objects.create(
         rollout=rollout,
         at=now,
-        kind="state",
+        kind=kind,
         state=after.phase,
         step=after.step,
         weight_percent=after.weight_percent,
         actor=actor,
-        reason=after.reason,
+        reason=reason or after.reason,
     )
 
 
@@ -115,6 +123,12 @@ def _set_route(rollout: Rollout, before: Position, after: Position, now: datetim
             "cache_epoch": route.cache_epoch + 1,
         }
     Route.objects.filter(pk=route.pk).update(**changes)
+    if "cache_epoch" in changes and settings.PURGE_URL:
+        Purge.objects.get_or_create(
+            route=route,
+            epoch=changes["cache_epoch"],
+            defaults={"version": changes["stable"], "at": now, "next_attempt_at": now},
+        )
 
 
 def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, actor: str) -> None:
@@ -160,6 +174,37 @@ def _tell_overdue(rollout: Rollout, after: Position, moved: bool, now: datetime)
             f"{text}: {why}; Davy goes on trying, look at the fleet: {page}",
             now,
         )
+
+
+def tell_oddities(
+    rollout: Rollout, changed_by_hand: str, incident: str, mismatch: str, *, judged: bool, now: datetime
+) -> None:
+    """Page, once each, that somebody moves the weight, that both arms fail, that the split is not as asked.
+
+    Closes the page when it is over.
+    """
+    before = rollout.sources.get("odd", [])
+    if not any(before) and not changed_by_hand and not incident and not mismatch:
+        return
+    model, fleet = rollout.route.model.name, rollout.route.fleet.name
+    page = f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}"
+    correct = load_plan(rollout.plan).on_hand_change == "correct"
+    did = "Davy set it back" if correct else "the rollout is paused there"
+    told = {
+        f"rollout/hand-change/{model}/{fleet}": f"{changed_by_hand}; {did}, change it through Davy: {page}",
+        f"rollout/both-arms/{model}/{fleet}": f"{incident}; the canary is not to blame and is not rolled back, "
+        f"look at what both versions need: {page}",
+        f"rollout/sample-ratio/{model}/{fleet}": f"{mismatch}; such evidence cannot be trusted, so the rollout is held "
+        f"until the split is as asked for; look at the router, and for retries or a cache before one arm: {page}",
+    }
+    for (cause, text), odd in zip(told.items(), (changed_by_hand, incident, mismatch), strict=True):
+        if odd and judged:
+            since = f"{rollout.version} on {fleet} since {now:%H:%M:%S} UTC: "
+            _open(cause, rollout, Severity.WARNING, since + text, now)
+        else:
+            alerts.resolve(cause, resolution="it is over", now=now)
+    if changed_by_hand:
+        _log(rollout, position(rollout), now, "davy", kind="hand_change", reason=changed_by_hand)
 
 
 def _open(cause: str, rollout: Rollout, severity: Severity, summary: str, now: datetime) -> Alert:

@@ -31,6 +31,7 @@ class Phase(StrEnum):
 
 
 TERMINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ABORTED, Phase.SUPERSEDED, Phase.FAILED})
+_NO_GATE = "evidence"  # what is waited for before any gate has spoken
 JUDGED = frozenset({Phase.RUNNING, Phase.PAUSED, Phase.HELD})
 
 
@@ -45,6 +46,7 @@ class Position:
     step_entered_at: datetime
     ending: Phase | None = None  # what ROLLING_BACK ends as
     promoted_roles: bool = False
+    direct: bool = False  # was stable a short while ago: steps and analysis are skipped
     reason: str = ""
 
 
@@ -59,7 +61,9 @@ class Seen:
     blocked_by: str = ""  # another rollout of the route that is not over yet
     trouble: str = ""  # the driver's error
     failed: GateVerdict | None = None
-    gates: tuple[GateVerdict, ...] = ()
+    held_by: GateVerdict | None = None  # a hold that says no
+    changed_by_hand: str = ""  # somebody else moved the route's weight: what was seen, in words
+    gates: tuple[GateVerdict, ...] = ()  # those that count where the rollout stands
     last_evidence_at: datetime | None = None  # of the required gate that has been silent longest
     silent_gate: str = ""
     evidence_since: datetime | None = None  # when the present unbroken run of evidence began
@@ -102,16 +106,34 @@ def _pending(plan: Plan, at: Position, seen: Seen) -> Position:
             "first version of this route: goes live without analysis, there is nothing to compare it with"
         )
         return _to(at, Phase.PROMOTING, seen.now, reason, promoted_roles=True)
-    weight = plan.steps[0].weight_percent
-    reason = f"the version is ready: step 1 of {len(plan.steps)} at {weight:g} %"
+    if at.direct:
+        reason = "it was stable a short while ago: steps and analysis are skipped"
+        return promote(plan, at, seen.now, reason)
+    if plan.shadow is not None:
+        reason = f"the version is ready: {plan.shadow.percent:g} % of live requests are mirrored to it"
+        weight = 0.0
+    else:
+        weight = plan.steps[0].weight_percent
+        reason = f"the version is ready: step 1 of {len(plan.steps)} at {weight:g} %"
     return _to(at, Phase.RUNNING, seen.now, reason, step=0, weight_percent=weight, step_entered_at=seen.now)
+
+
+def shadowing(plan: Plan, at: Position) -> bool:
+    """Whether live requests are only mirrored to the canary: the stage before the first step."""
+    return plan.shadow is not None and at.phase in JUDGED and at.weight_percent == 0
 
 
 def _judged(plan: Plan, at: Position, seen: Seen) -> Position:
     if seen.failed is not None:
-        return roll_back(at, seen.now, f"{seen.failed.name} failed: {seen.failed.reason}", Phase.ROLLED_BACK)
+        return roll_back(at, seen.now, seen.failed.failed_because, Phase.ROLLED_BACK)
     if at.phase is Phase.PAUSED:
         return at
+    if seen.changed_by_hand and plan.on_hand_change == "hold" and seen.observed_percent is not None:
+        reason = f"paused: {seen.changed_by_hand}; resume it to go on from there"
+        return _to(at, Phase.PAUSED, seen.now, reason, weight_percent=seen.observed_percent)
+    if seen.held_by is not None:
+        reason = f"{seen.held_by.name} says no: {seen.held_by.reason}"
+        return _say(at, reason) if at.phase is Phase.HELD else _to(at, Phase.HELD, seen.now, reason)
     waiting = _what_is_missing(plan, at, seen)
     if not waiting:
         return advance(plan, at, seen.now, f"every gate passed at {at.weight_percent:g} %")
@@ -136,11 +158,16 @@ def _what_is_missing(plan: Plan, at: Position, seen: Seen) -> str:
     if not _observed(at, seen):
         shown = "unconfirmed" if seen.observed_percent is None else f"{seen.observed_percent:g} %"
         return f"asked for {at.weight_percent:g} %, observed {shown}"
-    where = f"step {at.step + 1} at {at.weight_percent:g} %"
+    where = "mirroring" if shadowing(plan, at) else f"step {at.step + 1} at {at.weight_percent:g} %"
     undecided = _undecided(seen)
-    if undecided:
-        return f"{where}: waits for {undecided}"
-    left = plan.steps[at.step].dwell_seconds - (seen.now - at.step_entered_at).total_seconds()
+    if undecided and not (undecided == _NO_GATE and shadowing(plan, at)):
+        return f"{where}: waits for {_undecided(seen, people=False) or _people_waited_for(seen)}"
+    dwell = (
+        plan.shadow.least_seconds
+        if plan.shadow and shadowing(plan, at)
+        else plan.steps[at.step].dwell_seconds
+    )
+    left = dwell - (seen.now - at.step_entered_at).total_seconds()
     return f"{where}: every gate passed, dwell has {left:.0f} s left" if left > 0 else ""
 
 
@@ -148,12 +175,29 @@ def _observed(at: Position, seen: Seen) -> bool:
     return seen.observed_percent is not None and abs(seen.observed_percent - at.weight_percent) <= 0.01
 
 
-def _undecided(seen: Seen) -> str:
-    """The required gates that have not passed, in words; "evidence" before any gate has spoken."""
+def _undecided(seen: Seen, *, people: bool = True) -> str:
+    """The required gates that have not passed, in words; "evidence" before any gate has spoken.
+
+    Without `people`, those that wait for a person are left out: waiting for them is not being stuck.
+    """
     required = [g for g in seen.gates if g.required and not g.dry_run]
-    return ", ".join(g.name for g in required if g.verdict is not Verdict.PASS) or (
-        "" if required else "evidence"
+    waiting = [g.name for g in required if g.verdict is not Verdict.PASS and (people or not g.asks_people)]
+    return ", ".join(waiting) or ("" if required else _NO_GATE)
+
+
+def _people_waited_for(seen: Seen) -> str:
+    """What the gates that ask people say: who may answer."""
+    return "; ".join(
+        f"{g.name}: {g.reason}" for g in seen.gates if g.asks_people and g.required and not g.dry_run
     )
+
+
+def _patience_seconds(plan: Plan, seen: Seen) -> float:
+    """The shortest patience among the gates that are waited for, each its own or the plan's; nobody hurries people."""
+    waiting = {g.name for g in seen.gates if g.required and not g.dry_run and g.verdict is not Verdict.PASS}
+    waiting -= {g.name for g in seen.gates if g.asks_people}
+    own = {g.name: g.patience_seconds or plan.patience_seconds for g in plan.gates}
+    return min((own[name] for name in waiting if name in own), default=plan.patience_seconds)
 
 
 def _stuck_reason(plan: Plan, at: Position, seen: Seen) -> str:
@@ -161,11 +205,11 @@ def _stuck_reason(plan: Plan, at: Position, seen: Seen) -> str:
 
     Time before a pause ended does not count; nor does, for indecision, time before telemetry came back.
     """
-    patience = timedelta(seconds=plan.patience_seconds)
+    patience = timedelta(seconds=_patience_seconds(plan, seen))
     begun = at.step_entered_at if at.phase is Phase.HELD else max(at.step_entered_at, at.entered_at)
     heard = max(filter(None, (begun, seen.last_evidence_at)))
     decides = max(filter(None, (begun, seen.evidence_since)))
-    undecided = _undecided(seen)
+    undecided = _undecided(seen, people=False)
     if seen.now - heard > patience:
         silent = f" for {seen.silent_gate}" if seen.silent_gate else ""
         stuck = f"no evidence{silent} since {heard:%H:%M:%S} UTC"
@@ -178,17 +222,21 @@ def _stuck_reason(plan: Plan, at: Position, seen: Seen) -> str:
 
 
 def advance(plan: Plan, at: Position, now: datetime, reason: str) -> Position:
-    """To the next step, or to promotion after the last."""
+    """To the next step, or to promotion after the last; from mirroring to the first."""
+    if shadowing(plan, at):
+        weight = plan.steps[0].weight_percent
+        reason = f"{reason}: step 1 of {len(plan.steps)} at {weight:g} %"
+        return _to(at, Phase.RUNNING, now, reason, weight_percent=weight, step_entered_at=now)
     if at.step + 1 == len(plan.steps):
-        return promote(at, now, f"{reason}: promoting")
+        return promote(plan, at, now, f"{reason}: promoting")
     weight = plan.steps[at.step + 1].weight_percent
     reason = f"{reason}: step {at.step + 2} of {len(plan.steps)} at {weight:g} %"
     return _to(at, Phase.RUNNING, now, reason, step=at.step + 1, weight_percent=weight, step_entered_at=now)
 
 
-def promote(at: Position, now: datetime, reason: str) -> Position:
-    """All traffic to the canary slot first; roles swap once that is observed."""
-    return _to(at, Phase.PROMOTING, now, reason, weight_percent=100.0)
+def promote(plan: Plan, at: Position, now: datetime, reason: str) -> Position:
+    """All traffic but the plan's holdback to the canary slot first; roles swap once that is observed."""
+    return _to(at, Phase.PROMOTING, now, reason, weight_percent=100.0 - plan.holdback_percent)
 
 
 def _promoting(plan: Plan, at: Position, seen: Seen) -> Position:
@@ -202,12 +250,17 @@ def _promoting(plan: Plan, at: Position, seen: Seen) -> Position:
     elif not seen.canary_ready:
         waiting = "the new version's slot is not ready; the old version stays stable"
     else:
-        watch = f"all traffic observed on the new version; watched for {plan.watch_seconds:g} s"
-        return _to(at, Phase.WATCHING, seen.now, watch, promoted_roles=True, weight_percent=0.0)
+        watch = f"{_all_but(at)} observed on the new version; watched for {plan.watch_seconds:g} s"
+        held_back = 100.0 - at.weight_percent  # the old version has the canary's role now
+        return _to(at, Phase.WATCHING, seen.now, watch, promoted_roles=True, weight_percent=held_back)
     if not at.promoted_roles and overdue(plan, at, seen.now):
         reason = f"not promoted within {plan.patience_seconds:g} s: {waiting or 'the weight is unconfirmed'}"
         return _to(at, Phase.HELD, seen.now, reason)
     return _say(at, f"promoting: {waiting}") if waiting else at
+
+
+def _all_but(at: Position) -> str:
+    return "all traffic" if at.weight_percent == 100 else f"{at.weight_percent:g} % of the traffic"
 
 
 def overdue(plan: Plan, at: Position, now: datetime) -> bool:
@@ -219,8 +272,13 @@ def overdue(plan: Plan, at: Position, now: datetime) -> bool:
 def _watching(plan: Plan, at: Position, seen: Seen) -> Position:
     if seen.outage:
         return roll_back(at, seen.now, seen.outage, Phase.ROLLED_BACK)
+    if seen.failed is not None:
+        return roll_back(
+            at, seen.now, f"{seen.failed.failed_because}, seen after the promotion", Phase.ROLLED_BACK
+        )
     if seen.now - at.entered_at >= timedelta(seconds=plan.watch_seconds):
-        return _to(at, Phase.PROMOTED, seen.now, f"promoted; {plan.watch_seconds:g} s of watching are over")
+        over = f"promoted; {plan.watch_seconds:g} s of watching are over"
+        return _to(at, Phase.PROMOTED, seen.now, over, weight_percent=0.0)
     return at
 
 
@@ -261,7 +319,7 @@ def command(plan: Plan, at: Position, name: str, now: datetime, reason: str) -> 
         case "resume" if at.phase in JUDGED:
             return at if at.phase is not Phase.PAUSED else _to(at, Phase.RUNNING, now, f"resumed: {reason}")
         case "promote" if at.phase in JUDGED:
-            return promote(at, now, f"promoted by a person: {reason}")
+            return promote(plan, at, now, f"promoted by a person: {reason}")
         case "promote" if at.phase in (Phase.PROMOTING, Phase.WATCHING):
             return at
     raise CommandRefusedError(f"cannot {name} while {at.phase}")
@@ -273,7 +331,9 @@ def supersede(at: Position, now: datetime, reason: str) -> Position:
         case Phase.PENDING:
             return _to(at, Phase.SUPERSEDED, now, reason)
         case Phase.WATCHING:
-            return _to(at, Phase.PROMOTED, now, f"promoted; the watch was closed: {reason}")
+            return _to(
+                at, Phase.PROMOTED, now, f"promoted; the watch was closed: {reason}", weight_percent=0.0
+            )
         case Phase.ROLLING_BACK:
             return at
         case _:

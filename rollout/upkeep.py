@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 
 from controlplane import artifacts
 from controlplane.models import Route
-from rollout import drivers, tick
+from rollout import drivers, look, tick
 from rollout.drivers.base import Driver, DriverError
 from rollout.models import ACTIVE, Rollout
 
@@ -23,7 +23,7 @@ def keep(now: datetime) -> None:
         route = _idle().filter(pk=pk).select_related("model", "fleet", "stable__model").first()
         if route is None:
             continue
-        driver = drivers.make(route.fleet.driver, route.fleet.config)
+        driver = drivers.of(route.fleet)
         try:
             _keep_route(route, driver, now)
         except (DriverError, artifacts.ArtifactError) as err:
@@ -38,10 +38,12 @@ def _idle() -> QuerySet[Route]:
 def _keep_route(route: Route, driver: Driver, now: datetime) -> None:
     if route.stable is None:
         return
-    spec = tick.spec(route)
+    spec = look.spec(route)
     observed = tick.hold_weight(driver, spec, route.weight_percent)
+    if observed is not None:
+        tick.hold_mirror(driver, spec, 0)
     Route.objects.filter(pk=route.pk).update(observed_weight_percent=observed, observed_at=now)
-    stable = tick.bundle(route.stable)
+    stable = look.bundle(route.stable)
     if not driver.ready(stable, spec.stable_slot):
         driver.prepare(stable, spec.stable_slot)
     if not _idle().filter(pk=route.pk).exists():

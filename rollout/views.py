@@ -17,12 +17,14 @@ from django.utils import timezone
 
 from controlplane.problems import Problem
 from controlplane.views import act, live, may, person, reason_of, signed_in
-from rollout import commands
+from rollout import approvals, commands
+from rollout.labelled_evidence import mirrored
 from rollout.models import Evidence, Rollout, RolloutEvent
 
 ROLLOUTS_SHOWN = 100
 POINTS_SHOWN = 1500  # of the evidence chart; longer rollouts are thinned
 EVENTS_SHOWN = 200
+CELLS_SHOWN = 10  # kinds of disagreement
 PROMOTE_AT = math.log(20)  # a gate passes at e ≥ 20
 STOPPED = ("rolling_back", "rolled_back", "aborted", "superseded", "failed")
 SHOWN_ON_CHART = ("running", "paused", "held", "promoting", "rolling_back")
@@ -41,8 +43,19 @@ WORDS = {
     "resume": "Resume",
     "abort": "Abort",
     "rollback": "Roll back",
+    "approve": "Approve",
+    "reject": "Reject",
 }
-ICONS = {"promote": "up", "pause": "pause", "resume": "play", "abort": "stop", "rollback": "undo"}
+DECISIONS = ("approve", "reject")
+ICONS = {
+    "promote": "up",
+    "pause": "pause",
+    "resume": "play",
+    "abort": "stop",
+    "rollback": "undo",
+    "approve": "check",
+    "reject": "cross",
+}
 
 
 @dataclass(frozen=True)
@@ -80,13 +93,16 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
     events = list(rollout.events.order_by("-id")[:EVENTS_SHOWN])
     line = -math.log(rollout.plan.get("alpha", 0.01))
     evidence = series(_points(rollout), rollout.plan.get("gates", []))
+    asked = DECISIONS if approvals.wanted_from(rollout, person(request), timezone.now()) else ()
     context = {
         "rollout": rollout,
         "timeline": timeline(rollout, events),
         "events": events,
         "rollback_line": line,
         "promote_line": PROMOTE_AT,
-        "acts": [(name, WORDS[name], ICONS[name]) for name in COMMANDS.get(rollout.state, ())],
+        "gates": _gates(rollout),
+        "mirrored": mirrored(rollout, CELLS_SHOWN),
+        "acts": [(name, WORDS[name], ICONS[name]) for name in (*asked, *COMMANDS.get(rollout.state, ()))],
         "may_act": may(request, "deploy"),
         # what the route's weight is now is about its latest rollout, not about those before
         "is_latest": not Rollout.objects.filter(route=rollout.route_id, pk__gt=pk).exists(),
@@ -101,7 +117,7 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
                     f"{event.weight_percent:g} %" if event.state == "running" else event.state,
                 ]
                 for event in reversed(events)
-                if event.state in SHOWN_ON_CHART
+                if event.kind == "state" and event.state in SHOWN_ON_CHART
             ],
         },
     }
@@ -111,15 +127,35 @@ def rollout_detail(request: HttpRequest, pk: int) -> HttpResponse:
 @act("deploy")
 def rollout_act(request: HttpRequest, pk: int) -> HttpResponse:
     """Promote, pause, resume, abort or roll back, with a reason; then show the rollout again."""
-    command = request.POST.get("command", "")
+    command, now = request.POST.get("command", ""), timezone.now()
     try:
-        commands.act(
-            pk, command, actor=person(request).username, reason=reason_of(request), now=timezone.now()
-        )
+        if command in DECISIONS:
+            seen = _weight_seen(request)
+            commands.approve(
+                pk, person(request), decision=command, reason=reason_of(request), now=now, weight_percent=seen
+            )
+        else:
+            commands.act(pk, command, actor=person(request).username, reason=reason_of(request), now=now)
         messages.success(request, f"{WORDS.get(command, command)}: done, and written to the log.")
     except Problem as problem:
         messages.error(request, problem.detail)
     return redirect("rollout", pk=pk)
+
+
+def _weight_seen(request: HttpRequest) -> float:
+    """The canary's share when the page was shown: a yes to one step is not a yes to the next."""
+    try:
+        return float(request.POST.get("weight_percent", ""))
+    except ValueError:
+        raise Problem(
+            422, "weight_missing", "The page did not say which step it showed; load it again."
+        ) from None
+
+
+def _gates(rollout: Rollout) -> list[dict[str, Any]]:
+    """The latest verdicts; `on_fail` of those that are holds."""
+    holds = {g["name"]: g["on_fail"] for g in rollout.plan.get("gates", []) if g.get("kind") == "hold"}
+    return [{**gate, "on_fail": holds.get(gate["name"], "")} for gate in rollout.gates]
 
 
 def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
@@ -191,7 +227,8 @@ def series(
     Combined is log Σ w·e with the plan's weights normalised over the gates that count (judge.md rule 10); a gate
     without evidence counts as e = 1.
     """
-    weights = {gate["name"]: float(gate.get("weight", 1)) for gate in gates if not gate.get("dry_run")}
+    judged = [gate for gate in gates if gate.get("kind") != "hold" and not gate.get("dry_run")]
+    weights = {gate["name"]: float(gate.get("weight", 1)) for gate in judged}
     whole = sum(weights.values())
     latest = dict.fromkeys(weights, 0.0)
     found: dict[str, dict[str, list[list[float]]]] = {}

@@ -1,4 +1,4 @@
-"""What all tests share: the running system, a real Envoy, and the order, in which the slow tests come last."""
+"""What all tests share: the running system, real servers of other systems, and the order: the slow tests come last."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.rollout.gateway import gateway
+from tests.rollout.kube import kube
 from tests.system import system
 
-__all__ = ["gateway", "system"]
+__all__ = ["gateway", "kube", "system"]
 
 FLOWS = Path(__file__).parent / "flows"
 LAST = "test_start_and_stop.py"  # it stops the session's system

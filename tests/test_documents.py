@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "sdk/README.md"]
+DOCUMENTS += ["docs/judge-only.md", "docs/kubernetes.md"]
 
 
 def test_every_setting_is_in_the_readme_and_no_other() -> None:
     code = (ROOT / "controlplane/settings.py").read_text()
-    settings = set(re.findall(r'_(?:text|number|flag|list|networks)\(\s*"([A-Z_]+)"', code))
+    settings = set(re.findall(r'_(?:text|number|flag|list|networks|urls)\(\s*"([A-Z_]+)"', code))
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert settings == table
 

@@ -27,6 +27,7 @@ VIOLATIONS = {
     "doors": ("rollout/triton.py", "import requests"),
     "drivers": ("rollout/drivers/envoy.py", "import rollout.drivers.memory"),
     "gates": ("rollout/gates/errors.py", "import rollout.gates.latency"),
+    "holds": ("rollout/holds/webhook.py", "import rollout.holds.approval"),
     "pagers": ("controlplane/pagers/log.py", "import controlplane.pagers.memory"),
     "detectors": ("monitoring/detectors/embedding_drift.py", "import monitoring.detectors.confidence_chart"),
     "samplers": ("labeling/samplers/band.py", "import labeling.samplers.measure"),

@@ -44,13 +44,7 @@ class WebhookPager:
     def send(self, message: Message, config: Mapping[str, Any], secret: str) -> str:
         """Any 2xx is taken; 410 is gone for good; 408, 429 and 5xx may be tried again, other answers may not."""
         body = json.dumps(_payload(message))
-        at = datetime.now(UTC)
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": message.id,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Webhook(secret).sign(message.id, at, body),
-        }
+        headers = {"Content-Type": "application/json", **signed(secret, message.id, body)}
         try:
             answer = outbound.post(config["url"], body.encode(), headers)
         except outbound.OutboundError as err:
@@ -63,6 +57,16 @@ class WebhookPager:
             retry=answer.status in {408, 425, 429} or answer.status >= 500,
             gone=answer.status == 410,
         )
+
+
+def signed(secret: str, message_id: str, body: str) -> dict[str, str]:
+    """The standard's headers for a body that is sent now; the id is the same at every attempt."""
+    at = datetime.now(UTC)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message_id, at, body),
+    }
 
 
 def _payload(message: Message) -> dict[str, Any]:

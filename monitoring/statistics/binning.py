@@ -57,3 +57,15 @@ def _quantiles(distinct: NDArray[np.float32], counts: NDArray[np.int64], cuts: i
 def count(values: NDArray[np.float32], inner: NDArray[np.float32]) -> NDArray[np.int64]:
     """(B,) counts of values (n,) between inner edges (B - 1,); bin of x = number of edges ≤ x."""
     return np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(inner) + 1)
+
+
+def nearest_edges(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(rows, m) inner edges below which the part of each row's counts (rows, B) is nearest to the shares (m,)."""
+    below = np.cumsum(counts, axis=1)[:, :-1] / np.maximum(counts.sum(axis=1), 1)[:, None]
+    return np.asarray(np.abs(below[:, None, :] - shares[:, None]).argmin(axis=2))
+
+
+def between(counts: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(rows, m + 1) counts (rows, B) below the first of the inner edges (rows, m), between them, and above the last."""
+    below = np.take_along_axis(np.cumsum(counts, axis=1), edges, axis=1)
+    return np.diff(below, axis=1, prepend=0, append=counts.sum(axis=1)[:, None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,8 @@ class ArmCounts:
     assigned: int  # live requests that the split assigned to this arm
     failed: int  # of these, first attempts that the arm's own slot surely did not answer well
     unsure: int = 0  # so many more may have failed: requests that came while the counters were read
+    retried: int = 0  # attempts beyond the first of a request
+    latency: tuple[int, ...] | None = None  # 96 bins of davy.counting, retries included; None: not offered
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class RouterCounts:
     began: float  # unix seconds
     canary: ArmCounts
     stable: ArmCounts
+
+    def swapped(self) -> RouterCounts:
+        """The same with the roles' names exchanged: the slots' counts go on when a promotion swaps the roles."""
+        return replace(self, canary=self.stable, stable=self.canary)
 
 
 class Driver(Protocol):
@@ -90,3 +96,40 @@ class CountsRequests(Protocol):
     """A driver whose router counts requests per arm."""
 
     def router_counts(self, route: RouteSpec) -> RouterCounts: ...
+
+
+@runtime_checkable
+class Assigns(Protocol):
+    """A driver that knows the unit of its router's split; of others it is taken for "key", which proves least."""
+
+    def assignment(self) -> str:
+        """ "request": each is drawn anew; "connection" or "key": all requests of one go to the same arm."""
+        ...
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """A driver whose router copies live requests to the canary slot; users get the other arm's answers only.
+
+    A copy has the request's ids and the purpose `shadow`, and counts for no arm.
+    """
+
+    def set_mirror(self, route: RouteSpec, percent: float) -> None:
+        """Ask that `percent` (0–100) of the requests that stable answers are copied to the canary slot.
+
+        It stays when the weight changes and ends when the roles swap. DriverError before any weight was set.
+        """
+        ...
+
+    def observed_mirror(self, route: RouteSpec) -> float | None:
+        """The share that the router really copies to the canary slot; None when it cannot be observed."""
+        ...
+
+
+@runtime_checkable
+class KnowsCapacity(Protocol):
+    """A driver whose proxy sends nobody elsewhere when stable's slot cannot carry everything."""
+
+    def capacity_percent(self, route: RouteSpec) -> float:
+        """How much of the route's traffic the stable slot can carry now, 0 to 100."""
+        ...

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.gates.base import Gate
+from rollout.gates.accuracy import AccuracyGate
+from rollout.gates.base import Gate, GateSpec
 from rollout.gates.confidence import ConfidenceGate
+from rollout.gates.detections import DetectionsGate
+from rollout.gates.embedding_shift import EmbeddingShiftGate
 from rollout.gates.errors import ErrorsGate
+from rollout.gates.label_free_accuracy import LabelFreeAccuracyGate
 from rollout.gates.latency import LatencyGate
+from rollout.gates.parity import ParityGate
+from rollout.gates.unsure_share import UnsureShareGate
 
-GATES: dict[str, Gate] = {gate.name: gate for gate in (ErrorsGate(), LatencyGate(), ConfidenceGate())}
+_ALL: tuple[Gate, ...] = (
+    ErrorsGate(),
+    LatencyGate(),
+    ConfidenceGate(),
+    EmbeddingShiftGate(),
+    DetectionsGate(),
+    UnsureShareGate(),
+    AccuracyGate(),
+    LabelFreeAccuracyGate(),
+    ParityGate(),
+)
+GATES: dict[str, Gate] = {gate.name: gate for gate in _ALL}
 
 
 class UnknownGate(LookupError, ValueError):
@@ -25,6 +42,12 @@ def get(name: str) -> Gate:
         raise UnknownGate(f"no gate {name!r}; there are {', '.join(GATES)}") from None
 
 
-def check(name: str, settings: Mapping[str, Any]) -> None:
-    """Whether a plan may use the gate so. Raises UnknownGate, or ValueError("<key>: …") for a bad setting."""
+def source(spec: GateSpec) -> str:
+    """Where a plan's gate takes its counts from: what the plan says, else the gate's own source."""
+    return str(spec.settings.get("source", get(spec.name).source))
+
+
+def check(name: str, settings: Mapping[str, Any]) -> str:
+    """Its kind, where a plan may use the gate so. Raises UnknownGate, or ValueError("<key>: …")."""
     get(name).fresh(settings)
+    return "statistical"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rollout.gates.base import GateSpec, GateVerdict, Interval, State, Verdict
 from rollout.gates.settings import at_weight, merged
@@ -28,8 +28,8 @@ class Counted:
 
     n_c: int
     n_b: int
-    x_c: tuple[int, ...]
-    x_b: tuple[int, ...]
+    x_c: tuple[float, ...]
+    x_b: tuple[float, ...]
     log_e: Array  # per alternative
 
     @classmethod
@@ -48,16 +48,22 @@ class ComparisonGate(ABC):
     A subclass says how an interval is counted and weighed. `value` of its verdicts is the canary's rate minus
     stable's in percentage points over the step; `bound` is the step's margin in points, the loss that PASS
     excludes. When it FAILs: since trouble began, and the tolerated excess over stable's observed rate.
+
+    A loss may be of several kinds (more, fewer, at this threshold or that): PASS excludes each of them, so its
+    e-value is the least of theirs. log e is divided by the state's `divisor` ≥ 1 where events come in clusters.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     default_weight: ClassVar[float]
-    defaults: ClassVar[dict[str, Any]]  # with theta0, delta and margin_points at least
+    needs_reference: ClassVar[bool] = False
+    defaults: ClassVar[dict[str, Any]]  # with delta and margin_points at least
     fail_alternatives: ClassVar[int]
     fail_events: ClassVar[int]  # kinds of events that the rollback's process counts
     pass_alternatives: ClassVar[int]
+    pass_kinds: ClassVar[int] = 1  # of loss; each has an equal part of the alternatives, side by side
+    pass_events: ClassVar[int] = 1  # kinds of events that the promotion's process counts
     past_size: ClassVar[int]
     past_seconds: ClassVar[float]
 
@@ -77,16 +83,21 @@ class ComparisonGate(ABC):
     def sentence(self, state: State, tally: State, *, failing: bool) -> str:
         """The numbers of a tally as an operator wants to read them."""
 
+    def remember(self, state: State, stable: Array) -> Array:
+        """(past_size,) what the gate keeps of stable's counts for the intervals to come."""
+        return stable
+
     def fresh(self, settings: Mapping[str, Any]) -> State:
         """The state before any evidence. Raises ValueError("<key>: …") for a bad setting."""
         return {
             "settings": merged(self.defaults, settings),
             "weight_percent": None,
+            "divisor": 1.0,
             "fail": mixture.fresh(self.fail_alternatives),
             "pass": [0.0] * self.pass_alternatives,
             "past": past.fresh(self.past_size),
             "trouble": {"seconds": 0.0, "tally": _no_tally(self.fail_events)},
-            "step": _no_tally(1),
+            "step": _no_tally(self.pass_events),
         }
 
     def enter_step(self, state: State, weight_percent: float) -> State:
@@ -95,29 +106,30 @@ class ComparisonGate(ABC):
             **state,
             "weight_percent": float(weight_percent),
             "pass": [0.0] * self.pass_alternatives,
-            "step": _no_tally(1),
+            "step": _no_tally(self.pass_events),
         }
 
     def absorb(self, state: State, interval: Interval) -> State:
         """Add one interval's evidence, weighed by references from before it. Raises EvidenceError."""
         canary, stable = self.seen(interval)
         harm = self.weigh_harm(state, canary, stable)
-        fail = mixture.absorb(state["fail"], harm.log_e, interval.start)
+        divisor = state.get("divisor", 1.0)  # rollouts that began before there was one
+        fail = mixture.absorb(state["fail"], harm.log_e / divisor, interval.start)
         new = {
             **state,
             "fail": fail,
             "trouble": self._trouble(state, fail, harm, interval),
-            "past": past.add(state["past"], stable, interval.start, self.past_seconds),
+            "past": past.add(state["past"], self.remember(state, stable), interval.start, self.past_seconds),
         }
         if state["weight_percent"] is not None:
             parity = self.weigh_parity(state, canary, stable)
-            new["pass"] = mixture.add(state["pass"], parity.log_e)
+            new["pass"] = mixture.add(state["pass"], parity.log_e / divisor)
             new["step"] = _tallied(state["step"], parity)
         return new
 
     def verdict(self, state: State, spec: GateSpec) -> GateVerdict:
         """PASS at e ≥ 20 of the step's non-inferiority, else INCONCLUSIVE."""
-        log_pass = mixture.log_mean(state["pass"])
+        log_pass = self.log_pass(state)
         tally = state["step"]
         margin = self.margin_points(state)
         counted = tally["n_c"] > 0
@@ -134,10 +146,10 @@ class ComparisonGate(ABC):
         return GateVerdict(
             name=self.name,
             verdict=answer,
-            value=_excess_points(tally, 0) if counted else None,
+            value=self.excess_points(tally, 0) if counted else None,
             bound=margin,
             n=tally["n_c"],
-            reason=reason,
+            reason=f"{reason}{self.remark(state)}",
             log_e_fail=mixture.log_e(state["fail"]),
             log_e_pass=log_pass,
             required=spec.required,
@@ -159,17 +171,16 @@ class ComparisonGate(ABC):
         """The FAIL that the judge gives when E crosses its line, with the numbers since trouble began."""
         tally = state["trouble"]["tally"]
         worst = self.worst(state)
-        stable_rate = tally["x_b"][worst] / max(1, tally["n_b"])
-        settings = state["settings"]
+        seconds = state["trouble"]["seconds"]
         return GateVerdict(
             name=self.name,
             verdict=Verdict.FAIL,
-            value=_excess_points(tally, worst),
-            bound=100 * ((settings["theta0"] - 1) * stable_rate + settings["delta"]),
+            value=self.excess_points(tally, worst),
+            bound=self.tolerated_points(state, tally, worst),
             n=tally["n_c"],
-            reason=f"{self.sentence(state, tally, failing=True)}, in {state['trouble']['seconds']:.0f} s",
+            reason=f"{self.sentence(state, tally, failing=True)}, in {seconds:.0f} s{self.remark(state)}",
             log_e_fail=mixture.log_e(state["fail"]),
-            log_e_pass=mixture.log_mean(state["pass"]),
+            log_e_pass=self.log_pass(state),
             required=spec.required,
             dry_run=spec.dry_run,
         )
@@ -178,6 +189,27 @@ class ComparisonGate(ABC):
         """Which of the counted kinds of events speaks loudest against the canary."""
         per_event = self.fail_alternatives // self.fail_events
         return int(np.argmax(state["fail"]["log_mass"])) // per_event
+
+    def log_pass(self, state: State) -> float:
+        """Log e-value of the step's promotion: the least over the kinds of loss, each the mean of its alternatives."""
+        kinds = np.reshape(state["pass"], (self.pass_kinds, -1))
+        return float(np.min(np.logaddexp.reduce(kinds, axis=1))) - math.log(kinds.shape[1])
+
+    def excess_points(self, tally: State, kind: int) -> float | None:
+        """The canary's rate minus stable's, in percentage points; None without requests in both arms."""
+        if not tally["n_c"] or not tally["n_b"]:
+            return None
+        return float(100 * (tally["x_c"][kind] / tally["n_c"] - tally["x_b"][kind] / tally["n_b"]))
+
+    def tolerated_points(self, state: State, tally: State, kind: int) -> float:
+        """The excess over stable's rate in the tally that the null allows, in percentage points."""
+        settings = state["settings"]
+        stable_rate = tally["x_b"][kind] / max(1, tally["n_b"])
+        return float(100 * ((settings["theta0"] - 1) * stable_rate + settings["delta"]))
+
+    def remark(self, state: State) -> str:
+        """What a reader of the numbers should know besides; "" or "; …"."""
+        return ""
 
     def margin_points(self, state: State) -> float:
         """The loss, in percentage points, that must be excluded to leave the present step."""
@@ -216,9 +248,9 @@ def harm_log_e(
 
 
 def parity_log_e(
-    counts: tuple[float, float, float, float], p_b1: Array, p_c1: Array, margin_points: float
+    counts: tuple[float, ArrayLike, float, ArrayLike], p_b1: Array, p_c1: Array, margin_points: float
 ) -> Array:
-    """Form H against H0: p_c ≥ p_b + margin, for (n_c, x_c, n_b, x_b)."""
+    """Form H against H0: p_c ≥ p_b + margin, for (n_c, x_c, n_b, x_b); the events may be (k,) as the rates are."""
     n_c, x_c, n_b, x_b = counts
     return half_plane.log_e(
         side=half_plane.NON_INFERIORITY,
@@ -249,9 +281,3 @@ def _tallied(tally: State, counted: Counted) -> State:
         "x_c": [a + b for a, b in zip(tally["x_c"], counted.x_c, strict=True)],
         "x_b": [a + b for a, b in zip(tally["x_b"], counted.x_b, strict=True)],
     }
-
-
-def _excess_points(tally: State, kind: int) -> float | None:
-    if not tally["n_c"] or not tally["n_b"]:
-        return None
-    return float(100 * (tally["x_c"][kind] / tally["n_c"] - tally["x_b"][kind] / tally["n_b"]))

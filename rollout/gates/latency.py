@@ -41,13 +41,19 @@ Indices = NDArray[np.int64]
 
 
 class LatencyGate(ComparisonGate):
-    """Shares of requests above stable's past quantiles, by form H both to roll back and to promote."""
+    """Shares of requests above stable's past quantiles, by form H both to roll back and to promote.
+
+    The setting `source` says whose latencies: the collector's, in the model server, or with "router" those that the
+    router measured, for servers without a collector. The router's hold retries and fallback, so intervals with such
+    requests are left out there; and it is one source for the whole rollout, since two would count requests twice.
+    """
 
     name: ClassVar[str] = "latency"
     source: ClassVar[str] = "collector"
     needs: ClassVar[tuple[str, ...]] = ("latency",)
     default_weight: ClassVar[float] = 0.25
     defaults: ClassVar[dict[str, Any]] = {
+        "source": "collector",
         "theta0": 1.15,
         "delta": 0.002,
         "tolerance": 0.10,

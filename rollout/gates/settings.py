@@ -14,7 +14,19 @@ RANGES = {
     "tolerance": (0.0, 10.0),
     "promote_tolerance": (0.0, 10.0),
     "margin_points": (0.001, 50.0),
+    "lower": (0.0, 1.0),
+    "upper": (0.0, 1.0),
+    "least_of_baseline": (0.5, 1.0),
+    "paired_margin_points": (0.001, 50.0),
+    "mature_seconds": (0.0, 7 * 86400.0),
+    "calibration": (0.0, 1.0),
+    "agreement": (0.5, 0.99999),
+    "tolerance_points": (0.001, 50.0),
+    "least_cosine": (0.0, 1.0),
+    "map_drop_points": (0.0, 100.0),
 }
+#: Settings that are a word, and which words there are.
+CHOICES = {"source": ("collector", "router")}
 ByWeight = dict[str, float]  # step weight in percent, as JSON has it, → value
 
 
@@ -22,7 +34,8 @@ def merged(defaults: Settings, given: Mapping[str, Any]) -> Settings:
     """The defaults with the plan's own values over them.
 
     A default that is a number is replaced by a number in its range; a default that is a table over step
-    weights by a whole table {"1": …, "5": …}. Raises ValueError("<key>: …") for anything else.
+    weights by a whole table {"1": …, "5": …}; a word by one of its choices.
+    Raises ValueError("<key>: …") for anything else.
     """
     for key in given:
         if key not in defaults:
@@ -38,6 +51,10 @@ def at_weight(table: ByWeight, weight_percent: float) -> float:
 
 
 def _checked(key: str, default: Any, value: Any) -> Any:
+    if key in CHOICES:
+        if value not in CHOICES[key]:
+            raise ValueError(f"{key}: {value!r} is not one of {', '.join(CHOICES[key])}")
+        return value
     if not isinstance(default, Mapping):
         return _number(key, value)
     if not isinstance(value, Mapping) or not value:

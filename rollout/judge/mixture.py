@@ -31,9 +31,9 @@ def log_mean(log_values: ArrayLike) -> float:
 def add(sums: list[float], log_e: NDArray[np.float64]) -> list[float]:
     """Add one interval's (k,) log e-values to the sums, refusing what is not finite."""
     total = np.asarray(sums, dtype=float) + log_e
-    if not np.all(np.isfinite(total)):
+    if not np.isfinite(total).all():
         raise EvidenceError("log e is not finite")
-    return [float(value) for value in total]
+    return list(total.tolist())
 
 
 def fresh(alternatives: int) -> State:
@@ -52,7 +52,7 @@ def absorb(process: State, log_e: NDArray[np.float64], at: float) -> State:
     mass = process["log_mass"]
     if epoch > process["epoch"]:
         begun = _not_begun(process["epoch"]) - _not_begun(epoch)
-        mass = [float(value) for value in np.logaddexp(mass, math.log(begun))]
+        mass = np.logaddexp(mass, math.log(begun)).tolist()
     return {"origin": origin, "epoch": epoch, "log_mass": add(mass, log_e)}
 
 

@@ -26,4 +26,4 @@ def add(past: State, seen: Sequence[float] | NDArray[np.float64], at: float, mem
     """Add stable's counts of the interval starting at `at`; older counts fade by e every `memory_seconds`."""
     gap = 0.0 if past["at"] is None else max(0.0, at - past["at"])
     faded = counts(past) * math.exp(-gap / memory_seconds) + np.asarray(seen, dtype=float)
-    return {"at": at, "counts": [float(value) for value in faded]}
+    return {"at": at, "counts": faded.tolist()}

@@ -33,6 +33,7 @@ log = logging.getLogger("davy")
 REFERENCE_SECONDS = 5.0  # between two looks for a reference that is not there yet
 UNENCODED = 10  # closed intervals waiting for a thread that gets no time
 LEAST_WAIT_SECONDS = 0.05
+SHADOW_SECONDS = 60.0  # what Davy told about mirrored requests holds so long, or three intervals
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Collector:
     reference         a Reference, "fetch" (asked for until Davy has one), or None: embeddings are not counted
     interval_seconds  aligned to UTC; the same on all servers
     most_unsent       intervals kept while Davy is away, on disk too when `folder` is given
+    fleet             the fleet that this server is in, as Davy names it; None: $DAVY_FLEET, or nobody knows
     background        False: nothing runs by itself, the caller calls flush()
     clock, monotonic  unix seconds, and seconds that never jump; for tests
     """
@@ -80,14 +82,15 @@ class Collector:
         most_unsent: int = 360,
         folder: str | Path | None = None,
         timeout_seconds: float = 5.0,
+        fleet: str | None = None,
         background: bool = True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not interval_seconds > 0:
             raise ValueError(f"interval_seconds {interval_seconds} is not above 0")
-        self.model = model
-        self.version = version
+        self.model, self.version = model, version
+        self.fleet = os.environ.get("DAVY_FLEET", "") if fleet is None else fleet
         self.interval_seconds = interval_seconds
         self._client = Client(url, token, timeout=timeout_seconds)
         self._fetching = reference == "fetch"
@@ -126,8 +129,10 @@ class Collector:
             monotonic=self._monotonic,
             jitter=random.Random(identity.int),  # noqa: S311 - spreads retries, guards nothing
             on_unknown_reference=self._forget_reference,
+            on_answer=self._heard,
         )
-        self._tally, self._draw = self._open(self._clock(), 1.0)
+        self._shadow_share, self._shadow_until = 0.0, -math.inf
+        self._tally, self._draw = self._open(self._clock(), 1.0, 1.0)
         self._thread = threading.Thread(target=self._run, name="davy-collector", daemon=True)
         if self._background:
             self._thread.start()
@@ -160,7 +165,8 @@ class Collector:
         latency_seconds  (n,) as the router would see it
         errors           (n,) booleans; these rows count in n and errors only
         keys             n values that tell clients apart: errors are also counted in 16 buckets by key
-        purpose          "live", "pinned" or "shadow", for all rows or n of them; only live is evidence and sampled
+        purpose          "live", "pinned" or "shadow" (mirrored), for all rows or n of them; only live is evidence and
+                         sampled for labeling; of live and mirrored requests some are sampled to be compared
         """
         try:
             columns = {
@@ -190,7 +196,8 @@ class Collector:
             good = good_rows(batch)
             counts, dropped = count_batch(batch, good)
             values = self._project(reference, good) if reference else None
-            hashes = uniform(good.ids) if purpose == "live" and "confidences" in good.columns else None
+            sampled = purpose == "live" or (purpose == "shadow" and self._draw.shadow_share > 0)
+            hashes = uniform(good.ids) if sampled and "confidences" in good.columns else None
             with self._lock:
                 self._roll(at)
                 if self._tally.reference is not reference:
@@ -199,7 +206,9 @@ class Collector:
                 if not self._tally.add(purpose, segment, counts, values):
                     self.stats.overflowed += counts.n
                 if hashes is not None and good.ids:
-                    self._draw.offer(good, segment, hashes, at, self._head)
+                    if purpose == "live":
+                        self._draw.offer(good, segment, hashes, at, self._head)
+                    self._draw.offer_for_comparison(good, segment, hashes, at, self._head, purpose)
 
     def _project(self, reference: Reference, good: Batch) -> NDArray[np.float32] | None:
         """(k+1, m) projections of the rows that are finite; None without embeddings that fit the reference."""
@@ -284,16 +293,27 @@ class Collector:
         retry = min(self._outbox.due, self._reference_due) - self._monotonic()
         return max(min(over, retry), LEAST_WAIT_SECONDS)
 
-    def _open(self, now: float, scale: float) -> tuple[Tally, Draw]:
+    def _open(self, now: float, scale: float, shadow_scale: float) -> tuple[Tally, Draw]:
         start = math.floor(now / self.interval_seconds) * self.interval_seconds
         tally = Tally(start, start + self.interval_seconds, self._reference)
-        return tally, Draw(self._sampling, scale)
+        share = self._shadow_share if self._monotonic() < self._shadow_until else 0.0
+        return tally, Draw(self._sampling, scale, share, shadow_scale)
+
+    def _heard(self, answer: Any) -> None:
+        """What Davy answered to a report: the share of requests to compare, while live ones are mirrored."""
+        share = answer.get("shadow_share", 0.0) if isinstance(answer, dict) else 0.0
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            share = 0.0
+        with self._lock:
+            self._shadow_share = self._draw.shadow_share = float(share)
+            self._shadow_until = self._monotonic() + max(SHADOW_SECONDS, 3 * self.interval_seconds)
 
     def _roll(self, now: float) -> None:
         """Close the current interval when it is over; a clock that goes back reopens none. Needs the lock."""
         if now >= self._tally.end:
             self._close_interval()
-            self._tally, self._draw = self._open(now, self._draw.next_scale())
+            last = self._draw
+            self._tally, self._draw = self._open(now, last.next_scale(), last.next_shadow_scale())
 
     def _close_interval(self) -> None:
         self._closed.append((self._tally, self._draw, self._sequence))
@@ -316,6 +336,7 @@ class Collector:
                 start=tally.start,
                 end=tally.end,
                 windows=tally.report_windows(),
+                fleet=self.fleet,
             )
             name = f"{int(tally.start * 1000):015d}-{self.reporter}-{sequence:09d}"
             self._outbox.put(parcel(name, encode_report(report), self._encode(draw.rows())))

@@ -61,7 +61,8 @@ class Outbox:
     """At most `most` unsent parcels, in memory and in `folder` when given.
 
     clock gives unix seconds (reports are stamped with it when they are sent), monotonic seconds that never jump.
-    on_unknown_reference is called when the server does not know the reference that embeddings were counted with.
+    on_unknown_reference is called when the server does not know the reference that embeddings were counted with,
+    on_answer with what it answered to a report that it took.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Outbox:
         monotonic: Callable[[], float],
         jitter: random.Random,
         on_unknown_reference: Callable[[], None],
+        on_answer: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.delivery = Delivery()
         self._client = client
@@ -83,6 +85,7 @@ class Outbox:
         self._monotonic = monotonic
         self._jitter = jitter
         self._on_unknown_reference = on_unknown_reference
+        self._on_answer = on_answer
         self._parcels: deque[Parcel] = deque()
         self._lock = threading.Lock()
         self._failures = 0
@@ -157,18 +160,19 @@ class Outbox:
         """Send a report, if need be without embeddings whose reference the server does not know."""
         try:
             try:
-                self._post("/telemetry/windows", restamp(report, self._clock()), CONTENT_TYPE)
+                answer = self._post("/telemetry/windows", restamp(report, self._clock()), CONTENT_TYPE)
             except ApiError as err:
                 if not _about_embeddings(err):
                     raise
                 self._on_unknown_reference()
                 self._say("reference", f"embeddings are left out of the report: {err}")
                 bare = restamp(report, self._clock(), embeddings=False)
-                self._post("/telemetry/windows", bare, CONTENT_TYPE)
+                answer = self._post("/telemetry/windows", bare, CONTENT_TYPE)
         except ApiError as err:
             self._refused(err)
         else:
             self.delivery.sent += 1
+            self._on_answer(answer)
 
     def _send_rows(self, rows: bytes) -> None:
         try:

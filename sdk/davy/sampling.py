@@ -3,7 +3,9 @@
 *measure*: an unbiased sample. A live row is drawn when the hash of its id is below q, and q may differ between the
 strata of confidence. What is drawn is never thinned out afterwards: too much of it lowers q for the next interval,
 and q travels with the row as its inclusion probability. *band*: rows of uncertain confidence, to learn from; at most
-so many an interval, those with the smallest hash.
+so many an interval, those with the smallest hash. *shadow*: while Davy mirrors requests of the stable version to a
+canary, it tells both collectors one q. They draw by the same hash, so that a mirrored request is drawn by both or by
+neither, and its two answers can be compared.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Sampling:
     measure_most  rows an interval above which q is lowered for the next
     band          confidences low <= c < high
     band_most     rows an interval
+    shadow_most   rows an interval above which this server's q of mirrored requests is lowered for the next
     embeddings    whether rows carry their embedding
     """
 
@@ -43,6 +46,7 @@ class Sampling:
     measure_most: int = 200
     band: tuple[float, float] = (0.3, 0.6)
     band_most: int = 20
+    shadow_most: int = 500
     embeddings: bool = False
 
     def __post_init__(self) -> None:
@@ -70,11 +74,14 @@ def uniform(ids: Sequence[str]) -> NDArray[np.float64]:
 
 @dataclass
 class Draw:
-    """The sample of one interval; scale (0, 1] lowers every q."""
+    """The sample of one interval; scale (0, 1] lowers every q of *measure*, shadow_scale that of *shadow*."""
 
     sampling: Sampling
     scale: float = 1.0
+    shadow_share: float = 0.0  # q of mirrored requests as Davy told it; 0: nothing is compared
+    shadow_scale: float = 1.0
     measured: list[Row] = field(default_factory=list)
+    shadowed: list[Row] = field(default_factory=list)
     in_band: int = 0
     _band: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the largest hash on top
 
@@ -111,6 +118,18 @@ class Draw:
                 push = heapq.heappush if len(self._band) < self.sampling.band_most else heapq.heapreplace
                 push(self._band, (-float(hashes[1, i]), before + i, row))
 
+    def offer_for_comparison(
+        self, batch: Batch, segment: Segment, hashes: NDArray[np.float64], at: float, head: Row, purpose: str
+    ) -> None:
+        """Draw from the rows of which the other version may have a twin: live ones here, mirrored ones there."""
+        share = self.shadow_share * self.shadow_scale
+        drawn = (hashes[0] < share) & np.isfinite(batch.columns["confidences"])
+        for i in np.flatnonzero(drawn).tolist():
+            row = self._answer(batch, i, segment, at, head)
+            self.shadowed.append(
+                {**row, "purpose": purpose, "sampler": "shadow", "inclusion_probability": share}
+            )
+
     def _threshold(self) -> float:
         """The hash that a band row must be below to be kept."""
         if len(self._band) < self.sampling.band_most:
@@ -120,17 +139,31 @@ class Draw:
     def rows(self) -> list[Row]:
         """What was drawn. A band row's inclusion probability is that of being kept among the interval's band."""
         kept = len(self._band) / max(self.in_band, 1)
-        return self.measured + [{**row, "inclusion_probability": kept} for _, _, row in self._band]
+        in_band = [{**row, "inclusion_probability": kept} for _, _, row in self._band]
+        return self.measured + in_band + self.shadowed
 
     def next_scale(self) -> float:
         """The scale of the next interval: lower after too many rows, twice as high (up to 1) after few."""
-        most = self.sampling.measure_most
-        if len(self.measured) > most:
-            return max(self.scale * most / len(self.measured), LEAST_SCALE)
-        return min(1.0, self.scale * 2) if len(self.measured) < most / 2 else self.scale
+        return _next_scale(self.scale, len(self.measured), self.sampling.measure_most)
+
+    def next_shadow_scale(self) -> float:
+        """Likewise for the rows that are compared."""
+        return _next_scale(self.shadow_scale, len(self.shadowed), self.sampling.shadow_most)
 
     def _row(self, batch: Batch, i: int, segment: Segment, at: float, head: Row) -> Row:
         """Row i as POST /telemetry/predictions wants it, with the columns that are there."""
+        columns = batch.columns
+        row = self._answer(batch, i, segment, at, head)
+        if "keys" in columns and columns["keys"][i] is not None:
+            row["key"] = str(columns["keys"][i])
+        if "latency_seconds" in columns and np.isfinite(columns["latency_seconds"][i]):
+            row["latency_ms"] = max(float(columns["latency_seconds"][i]) * 1000.0, 0.0)
+        if "probabilities" in columns and np.isfinite(columns["probabilities"][i]).all():
+            row["probabilities"] = [_share(p) for p in columns["probabilities"][i]]
+        return row
+
+    def _answer(self, batch: Batch, i: int, segment: Segment, at: float, head: Row) -> Row:
+        """Row i with what was asked and answered only: a pair needs no more, and thousands of scores are long."""
         columns = batch.columns
         row: Row = {
             **head,
@@ -139,13 +172,9 @@ class Draw:
             "confidence": _share(columns["confidences"][i]),
             "segment": dict(segment.values),
         }
-        for name, column in (("label", "labels"), ("image", "images"), ("key", "keys")):
+        for name, column in (("label", "labels"), ("image", "images")):
             if column in columns and columns[column][i] is not None:
                 row[name] = str(columns[column][i])
-        if "latency_seconds" in columns and np.isfinite(columns["latency_seconds"][i]):
-            row["latency_ms"] = max(float(columns["latency_seconds"][i]) * 1000.0, 0.0)
-        if "probabilities" in columns and np.isfinite(columns["probabilities"][i]).all():
-            row["probabilities"] = [_share(p) for p in columns["probabilities"][i]]
         if "detections" in columns and np.ndim(columns["detections"][i]) > 0:
             row["detections"] = list(columns["detections"][i])
         if (
@@ -155,6 +184,12 @@ class Draw:
         ):
             row["embedding"] = [float(f"{x:.7g}") for x in columns["embeddings"][i]]
         return row
+
+
+def _next_scale(scale: float, drawn: int, most: int) -> float:
+    if drawn > most:
+        return max(scale * most / drawn, LEAST_SCALE)
+    return min(1.0, scale * 2) if drawn < most / 2 else scale
 
 
 def _share(value: Any) -> float:

@@ -30,6 +30,7 @@ MAX_COUNT = 2**48  # no sum of 10,000 of them overflows
 MAX_INTERVAL_SECONDS = 3600.0
 MAX_TIME = 4_102_444_800.0  # the year 2100
 MAX_NAME = 255
+MAX_FLEET = 63
 MAX_SEGMENT_KEY = 255
 MAX_EMBEDDING_ROWS = 513
 MAX_EMBEDDING_BINS = 4096
@@ -100,6 +101,7 @@ class Report:
     end: float
     windows: list[WindowCounts]
     schema: int = SCHEMA
+    fleet: str = ""  # that the reporter serves in; "" when it does not know, and then the field is left out
 
 
 def segment_key(segment: Mapping[str, str]) -> str:
@@ -152,7 +154,7 @@ def encode_report(report: Report) -> bytes:
         "to": report.end,
         "windows": [_encode_window(window) for window in report.windows],
     }
-    return bytes(msgpack.packb(head))
+    return bytes(msgpack.packb(head | {"fleet": report.fleet} if report.fleet else head))
 
 
 def restamp(data: bytes, sent_at: float, *, embeddings: bool = True) -> bytes:
@@ -208,6 +210,7 @@ def decode_report(data: bytes, max_bytes: int = MAX_BYTES) -> Report:
         start=fields.time("from"),
         end=fields.time("to"),
         windows=_decode_windows(fields.take("windows", list), max_bytes),
+        fleet=fields.text("fleet", MAX_FLEET) if fields.has("fleet") else "",
     )
     fields.nothing_else()
     if not 0 < report.end - report.start <= MAX_INTERVAL_SECONDS:
@@ -314,11 +317,11 @@ class _Fields:
             raise WireError(f"{self.pointer}/{name}", f"{type(value).__name__}, want {kind.__name__}")
         return value
 
-    def text(self, name: str) -> str:
-        """A printable text of 1–255 characters."""
+    def text(self, name: str, most: int = MAX_NAME) -> str:
+        """A printable text of 1 to `most` characters."""
         value: str = self.take(name, str)
-        if not 0 < len(value) <= MAX_NAME or not clean(value):
-            raise WireError(f"{self.pointer}/{name}", f"not printable text of 1 to {MAX_NAME} characters")
+        if not 0 < len(value) <= most or not clean(value):
+            raise WireError(f"{self.pointer}/{name}", f"not printable text of 1 to {most} characters")
         return value
 
     def integer(self, name: str, largest: int = 2**31) -> int:

@@ -7,86 +7,44 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
-from controlplane import outbound
 from rollout import drivers
 from rollout.drivers import DRIVERS
-from rollout.drivers.base import Bundle, CountsRequests, Driver, DriverError, RouterCounts, RouteSpec
-from rollout.drivers.envoy import EnvoyDriver
-from rollout.drivers.memory import MemoryDriver
-from tests.rollout.gateway import Gateway, Served, eventually, free_ports
+from rollout.drivers.base import (
+    Bundle,
+    CountsRequests,
+    DriverError,
+    Mirrors,
+    RouterCounts,
+    RouteSpec,
+)
+from tests.contracts import kube_rigs
+from tests.contracts.driver_rigs import MODEL, EnvoyRig, MemoryRig, RestRig, Rig, asking_envoy
+from tests.rollout.gateway import eventually
 from tests.rollout.model_server import two_servers
 
-MODEL = "contract"
 
-
-class Rig(Protocol):
-    """A driver with a fleet behind it that can be used and taken away."""
-
-    driver: Driver
-    model: str
-
-    def settled(self, route: RouteSpec, percent: float) -> bool:
-        """Whether the fleet applies the weight, after the little time that it may take."""
-        ...
-
-    def send(self, count: int, *, failing: bool = False) -> None:
-        """So many live requests; with `failing` the servers of the canary fail them."""
-        ...
-
-    def lost(self) -> Driver:
-        """The same driver for a fleet that does not answer."""
-        ...
-
-
-class MemoryRig:
-    def __init__(self) -> None:
-        MemoryDriver.fleets.pop(MODEL, None)
-        self.model = MODEL
-        self.driver = MemoryDriver({"name": MODEL})
-
-    def settled(self, route: RouteSpec, percent: float) -> bool:
-        return self.driver.observed_weight(route) == percent
-
-    def send(self, count: int, *, failing: bool = False) -> None:
-        for slot, percent in self.driver.fleet.weights[MODEL].items():
-            n = round(count * percent / 100)
-            self.driver.fleet.count(MODEL, slot, n, n if failing and slot == "b" else 0)
-
-    def lost(self) -> Driver:
-        self.driver.fleet.refuse = "away"
-        return self.driver
-
-
-class EnvoyRig:
-    def __init__(self, gateway: Gateway, servers: dict[str, Any], model: str) -> None:
-        self.gateway, self.servers, self.model = gateway, servers, model
-        self.driver = EnvoyDriver(gateway.config(servers))
-
-    def settled(self, route: RouteSpec, percent: float) -> bool:
-        eventually(lambda: self.driver.observed_weight(route) is not None)
-        return math.isclose(self.driver.observed_weight(route) or 0, percent)
-
-    def send(self, count: int, *, failing: bool = False) -> None:
-        self.servers["b"].answers[self.model] = lambda _: 500 if failing else 200
-        Served(self.gateway, self.driver, self.model).users(count)
-
-    def lost(self) -> Driver:
-        slots, admin = free_ports(2), free_ports(1)[0]
-        config = self.gateway.config(self.servers, admin_urls=[f"http://127.0.0.1:{admin}"])
-        for slot, port in zip(config["slots"].values(), slots, strict=True):
-            slot["url"] = f"http://127.0.0.1:{port}"
-        config["directory"] = str(self.gateway.folder.parent / "envoy.json" / "no-folder")
-        return EnvoyDriver(config)
-
-
-@pytest.fixture(params=[pytest.param("envoy", marks=pytest.mark.fleet), "memory"])
+@pytest.fixture(
+    params=[
+        pytest.param("envoy", marks=pytest.mark.fleet),
+        pytest.param("envoy-rest", marks=[pytest.mark.fleet, pytest.mark.django_db(transaction=True)]),
+        pytest.param("gateway_api", marks=pytest.mark.system),
+        pytest.param("kserve", marks=pytest.mark.system),
+        "memory",
+    ]
+)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     if request.param == "memory":
         yield MemoryRig()
+        return
+    if request.param in kube_rigs.FLEETS:
+        yield kube_rigs.KubeRig(request.param, request.getfixturevalue("kube").namespace())
+        return
+    if request.param == "envoy-rest":
+        with two_servers(tmp_path) as servers, asking_envoy(tmp_path) as edge:
+            yield RestRig(edge, MODEL, servers, MODEL)
         return
     gateway = request.getfixturevalue("gateway")
     with two_servers(tmp_path) as servers:
@@ -109,6 +67,7 @@ def route(rig: Rig) -> RouteSpec:
 def loaded(rig: Rig, bundle: Bundle, slot: str) -> None:
     """The slot is told to load the version, and does."""
     rig.driver.prepare(bundle, slot)
+    rig.act()
     eventually(lambda: rig.driver.ready(bundle, slot))
 
 
@@ -121,12 +80,13 @@ def weighted(rig: Rig, bundle: Bundle, percent: float) -> None:
 
 
 def counts(rig: Rig) -> RouterCounts:
-    assert isinstance(rig.driver, CountsRequests)
+    if not isinstance(rig.driver, CountsRequests):
+        pytest.skip("its router counts no requests")
     return rig.driver.router_counts(route(rig))
 
 
 def test_every_driver_of_the_table_is_judged_here() -> None:
-    assert set(DRIVERS) == {"envoy", "memory"}
+    assert set(DRIVERS) == {"envoy", "memory", *kube_rigs.FLEETS}
 
 
 # Versions in slots
@@ -159,6 +119,7 @@ def test_releasing_one_slot_leaves_the_other_alone(rig: Rig, bundle: Bundle) -> 
     for slot in ("a", "b"):
         loaded(rig, bundle, slot)
     rig.driver.release(rig.model, "b")
+    rig.act()
     eventually(lambda: rig.driver.ready(bundle, "a"))
 
 
@@ -169,11 +130,26 @@ def test_the_weight_of_a_route_that_was_never_set_is_unknown(rig: Rig) -> None:
     assert rig.driver.observed_weight(route(rig)) is None
 
 
-@pytest.mark.parametrize("percent", [0, 0.01, 5, 33.33, 50, 99.99, 100])
-def test_a_weight_that_was_set_is_observed(rig: Rig, percent: float) -> None:
-    for _ in range(2):
-        rig.driver.set_weight(route(rig), percent)
+@pytest.mark.parametrize("percent", [0, 5, 50, 100])
+def test_a_weight_that_was_set_is_observed(rig: Rig, bundle: Bundle, percent: float) -> None:
+    weighted(rig, bundle, percent)
+    rig.driver.set_weight(route(rig), percent)
     assert rig.settled(route(rig), percent)
+
+
+@pytest.mark.parametrize("percent", [0.01, 33.33, 99.99])
+def test_a_fraction_of_a_percent_is_observed_or_refused_but_never_rounded(
+    rig: Rig, bundle: Bundle, percent: float
+) -> None:
+    weighted(rig, bundle, 5)
+    if rig.takes_fractions:
+        rig.driver.set_weight(route(rig), percent)
+        assert rig.settled(route(rig), percent)
+        return
+    with pytest.raises(DriverError) as refused:
+        rig.driver.set_weight(route(rig), percent)
+    assert not refused.value.retry
+    assert rig.settled(route(rig), 5)
 
 
 @pytest.mark.parametrize("percent", [-0.01, 100.01, math.nan, math.inf])
@@ -196,11 +172,75 @@ def test_a_promotion_swaps_roles_and_moves_no_traffic(rig: Rig, bundle: Bundle) 
     assert rig.driver.observed_weight(route(rig)) == 100
 
 
+# Mirrors
+
+
+def mirror(rig: Rig) -> Mirrors:
+    if not isinstance(rig.driver, Mirrors):
+        pytest.skip("its router mirrors nothing")
+    return rig.driver
+
+
+def is_mirrored(rig: Rig, route: RouteSpec, percent: float) -> bool:
+    """Whether the fleet copies so much, after the little time that it may take."""
+    rig.act()
+    eventually(lambda: mirror(rig).observed_mirror(route) == pytest.approx(percent))
+    return True
+
+
+def test_the_mirror_of_a_route_that_was_never_set_is_unknown_and_cannot_be_set(rig: Rig) -> None:
+    assert mirror(rig).observed_mirror(route(rig)) is None
+    with pytest.raises(DriverError):
+        mirror(rig).set_mirror(route(rig), 5)
+
+
+@pytest.mark.parametrize("percent", [0.01, 10, 100])
+def test_a_mirror_that_was_set_is_observed_and_ends(rig: Rig, bundle: Bundle, percent: float) -> None:
+    mirror(rig)
+    weighted(rig, bundle, 0)
+    assert is_mirrored(rig, route(rig), 0)
+    for share in (percent, percent, 0):
+        mirror(rig).set_mirror(route(rig), share)
+        assert is_mirrored(rig, route(rig), share)
+
+
+@pytest.mark.parametrize("percent", [-0.01, 100.01, math.nan])
+def test_a_mirrored_share_outside_0_to_100_is_refused(rig: Rig, bundle: Bundle, percent: float) -> None:
+    mirror(rig)
+    weighted(rig, bundle, 0)
+    with pytest.raises(DriverError) as refused:
+        mirror(rig).set_mirror(route(rig), percent)
+    assert not refused.value.retry
+
+
+def test_weight_and_mirror_leave_each_other_alone(rig: Rig, bundle: Bundle) -> None:
+    mirror(rig)
+    weighted(rig, bundle, 0)
+    mirror(rig).set_mirror(route(rig), 20)
+    rig.driver.set_weight(route(rig), 5)
+    assert rig.settled(route(rig), 5)
+    assert is_mirrored(rig, route(rig), 20)
+    mirror(rig).set_mirror(route(rig), 0)
+    assert rig.settled(route(rig), 5)
+
+
+def test_a_mirror_ends_when_the_roles_swap(rig: Rig, bundle: Bundle) -> None:
+    mirror(rig)
+    weighted(rig, bundle, 100)
+    mirror(rig).set_mirror(route(rig), 20)
+    swapped = RouteSpec(rig.model, "b")
+    rig.driver.set_weight(swapped, 0)
+    assert rig.settled(swapped, 0)
+    for roles in (route(rig), swapped):
+        assert is_mirrored(rig, roles, 0)
+
+
 # Counts
 
 
 def test_counts_only_rise_and_say_how_many_first_attempts_failed(rig: Rig, bundle: Bundle) -> None:
     weighted(rig, bundle, 50)
+    counts(rig)
     rig.send(100)
     before = counts(rig)
     assert before.canary.assigned + before.stable.assigned == 100
@@ -216,6 +256,7 @@ def test_counts_only_rise_and_say_how_many_first_attempts_failed(rig: Rig, bundl
 
 def test_counts_belong_to_slots_and_roles_only_name_them(rig: Rig, bundle: Bundle) -> None:
     weighted(rig, bundle, 100)
+    counts(rig)
     rig.send(20)
     assert isinstance(rig.driver, CountsRequests)
     swapped = rig.driver.router_counts(RouteSpec(rig.model, "b"))
@@ -228,15 +269,20 @@ def test_counts_belong_to_slots_and_roles_only_name_them(rig: Rig, bundle: Bundl
 def test_a_fleet_that_is_away_is_a_driver_error_and_nothing_else(rig: Rig, bundle: Bundle) -> None:
     weighted(rig, bundle, 5)
     lost = rig.lost()
-    assert isinstance(lost, CountsRequests)
-    for call in (
+    calls = [
         lambda: lost.prepare(bundle, "b"),
         lambda: lost.set_weight(route(rig), 50),
         lambda: lost.observed_weight(route(rig)),
-        lambda: lost.router_counts(route(rig)),
         lambda: lost.release(rig.model, "b"),
         lost.check,
-    ):
+    ]
+    if isinstance(lost, CountsRequests):
+        calls.append(lambda: lost.router_counts(route(rig)))
+    if isinstance(lost, Mirrors):
+        calls += [lambda: lost.set_mirror(route(rig), 5), lambda: lost.observed_mirror(route(rig))]
+    if isinstance(rig, RestRig):
+        calls = [calls[0], *calls[2:-2], calls[-1]]  # a wish is kept until an Envoy asks
+    for call in calls:
         with pytest.raises(DriverError) as away:
             call()
         assert away.value.retry
@@ -263,86 +309,5 @@ def test_a_config_field_that_is_unknown_or_wrong_is_named(name: str) -> None:
 
 
 def test_an_unknown_driver_is_refused_and_the_known_ones_are_told() -> None:
-    with pytest.raises(LookupError, match="envoy, memory"):
+    with pytest.raises(LookupError, match="envoy, gateway_api, kserve, memory"):
         drivers.make("pigeon", {})
-
-
-# The Envoy driver's config
-
-
-def good_config() -> dict[str, Any]:
-    slots = {name: {"url": f"http://127.0.0.1:{port}"} for name, port in (("a", 1), ("b", 2))}
-    return {"directory": "/envoy", "admin_urls": ["http://127.0.0.1:3"], "slots": slots}
-
-
-@pytest.mark.parametrize(
-    ("field", "changes"),
-    [
-        ("directory", {"directory": "relative"}),
-        ("directory", {"directory": None}),
-        ("admin_urls", {"admin_urls": []}),
-        ("admin_urls", {"admin_urls": "http://127.0.0.1:3"}),
-        ("protocol", {"protocol": "smtp"}),
-        ("timeout_seconds", {"timeout_seconds": 0}),
-        ("timeout_seconds", {"timeout_seconds": math.nan}),
-        ("timeout_seconds", {"timeout_seconds": True}),
-        ("fallback", {"fallback": "yes"}),
-        ("slots", {"slots": {}}),
-        ("slots", {"slots": {"a": {"url": "http://h:1"}}}),
-        ("slots/a/url", {"slots": {"a": {}, "b": {}}}),
-        ("slots/a", {"slots": {"a": {"url": "https://h"}, "b": {"url": "http://h:1"}}}),
-        (
-            "slots/a/repository",
-            {"slots": {"a": {"url": "http://h:1", "repository": 5}, "b": {"url": "http://h:1"}}},
-        ),
-        (
-            "slots/b/grpc_url",
-            {
-                "protocol": "grpc",
-                "slots": {"a": {"url": "http://h:1", "grpc_url": "h:2"}, "b": {"url": "http://h:1"}},
-            },
-        ),
-        (
-            "slots/a",
-            {
-                "protocol": "grpc",
-                "slots": {name: {"url": "http://h:1", "grpc_url": "other:2"} for name in ("a", "b")},
-            },
-        ),
-    ],
-)
-def test_a_bad_envoy_config_names_its_field(field: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: "):
-        EnvoyDriver(good_config() | changes)
-
-
-@pytest.mark.parametrize("text", ["<html>", "[]", '"text"', ""])
-def test_an_admin_url_that_is_not_envoy_s_is_a_driver_error(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbound, "fleet_get", lambda url, timeout: outbound.Answer(200, text.encode()))
-    driver = EnvoyDriver(good_config())
-    for call in (driver.check, lambda: driver.observed_weight(RouteSpec("m", "a"))):
-        with pytest.raises(DriverError, match="not Envoy's admin interface"):
-            call()
-
-
-@pytest.mark.parametrize("text", ["<html>", "[]", '{"parameters": []}', '{"parameters": {"davy_model": 1}}'])
-def test_a_server_whose_answer_is_no_triton_s_is_not_ready(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbound, "fleet_get", lambda url, timeout: outbound.Answer(200, text.encode()))
-    slots = {
-        name: {"url": f"http://h:{port}", "repository": "/models"} for name, port in (("a", 1), ("b", 2))
-    }
-    driver = EnvoyDriver(good_config() | {"slots": slots})
-    assert driver.ready(Bundle("m", "v1", "1" * 64, Path), "a") is False
-
-
-def test_while_several_envoys_differ_the_weight_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = EnvoyDriver(good_config() | {"admin_urls": ["http://one:1", "http://two:1"]})
-    seen = {"http://one:1": 5.0, "http://two:1": 25.0}
-    monkeypatch.setattr(driver, "_observed", lambda url, route: seen[url])
-    assert driver.observed_weight(RouteSpec("m", "a")) is None
-    seen["http://two:1"] = 5.0
-    assert driver.observed_weight(RouteSpec("m", "a")) == 5.0

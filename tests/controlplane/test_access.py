@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from controlplane import access
-from controlplane.models import Role, Token
+from controlplane.models import Fleet, Role, Token
 from controlplane.problems import Problem
 from tests.controlplane.conftest import NOW
 
@@ -68,6 +68,50 @@ def test_last_use_is_written_once_a_minute(made):
 def test_a_token_needs_known_scopes(person, scopes):
     with pytest.raises(Problem, match="scope"):
         access.create_token(person(), "x", scopes)
+
+
+# Tokens that Envoys carry
+
+
+@pytest.fixture
+def fleet(db):
+    return Fleet.objects.create(name="shop", driver="envoy")
+
+
+def test_a_token_of_an_envoy_opens_its_fleet_s_configuration_and_no_other(person, fleet):
+    other = Fleet.objects.create(name="other", driver="envoy")
+    text = access.create_token(person(), "edge", ["envoy"], fleet=fleet)[1]
+    assert access.authenticate_fleet(text, NOW) == fleet != other
+    assert access.authenticate_fleet(text + "x", NOW) is None
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_no_role_and_no_other_scope_opens_a_fleet_s_configuration(person, role):
+    user = person(role=role)
+    assert access.FLEET_SCOPE not in access.role_scopes(user)
+    text = access.create_token(user, "x", access.SCOPES)[1]
+    assert access.authenticate_fleet(text, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("scopes", "with_fleet", "pointer"),
+    [(["envoy"], False, "/fleet"), (["read"], True, "/fleet"), (["envoy", "read"], True, "/scopes")],
+)
+def test_a_fleet_goes_with_the_scope_envoy_and_that_with_no_other(person, fleet, scopes, with_fleet, pointer):
+    with pytest.raises(Problem) as refused:
+        access.create_token(person(), "x", scopes, fleet=fleet if with_fleet else None)
+    assert refused.value.errors[0]["pointer"] == pointer
+
+
+def test_a_token_for_envoys_is_made_over_rest(api, fleet):
+    def post(body):
+        return api.post("/api/v1/tokens", json.dumps(body), content_type="application/json")
+
+    made = post({"name": "edge", "scopes": ["envoy"], "fleet": "shop"})
+    assert (made.status_code, made.json()["fleet"]) == (201, "shop")
+    assert access.authenticate_fleet(made.json()["token"], NOW) == fleet
+    assert post({"name": "edge", "scopes": ["envoy"], "fleet": "nowhere"}).status_code == 404
+    assert api.get("/api/v1/tokens").json()["items"][0]["fleet"] == "shop"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from controlplane import embedded
 from tests.system import System
 
 WEIGHTS = [5, 25, 50]
 BROKER_GONE_SECONDS = 30.0
+DATABASE_GONE_SECONDS = 20.0
 
 
 def plan(*gates: str, dwell_seconds: tuple[float, float, float]) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def outage(system) -> Iterator[Outage]:
         yield Outage(rollout_id, before, after, finished)
 
 
-def test_a_restarted_envoy_serves_the_last_weights(outage) -> None:
+def test_35_a_restarted_envoy_serves_the_last_weights(outage) -> None:
     assert set(outage.before.values()) == {25, 75}
     assert outage.after == outage.before
 
@@ -119,3 +121,18 @@ def test_a_restarted_envoy_serves_the_last_weights(outage) -> None:
 def test_a_broker_gone_for_30_s_makes_a_rollout_late_and_loses_nothing(system, outage) -> None:
     assert not outage.finished_meanwhile
     assert_promoted_step_by_step(system, outage.rollout_id, "kiosk")
+
+
+def test_34_a_database_that_is_away_loses_and_invents_no_decision(system) -> None:
+    with system.busy(shelf=300):
+        rollout_id = system.start_rollout("shelf", "v2", plan("errors", dwell_seconds=(1, 15, 1)))
+        system.at_weight(rollout_id, 25)
+        before = system.envoy_weights("shelf")
+        embedded.stop_postgres(system.here.var)
+        gone = time.monotonic()
+        while time.monotonic() < gone + DATABASE_GONE_SECONDS:
+            assert system.envoy_weights("shelf") == before
+            assert system.served("shelf")
+            time.sleep(0.5)
+        embedded.start_postgres(system.here.var)
+        assert_promoted_step_by_step(system, rollout_id, "shelf")

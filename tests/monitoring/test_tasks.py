@@ -5,7 +5,7 @@ import pytest
 from controlplane.celery import app
 from monitoring import tasks
 
-TASKS = [tasks.fold, tasks.check, tasks.prune]
+TASKS = [tasks.fold, tasks.match, tasks.check, tasks.prune]
 
 
 @pytest.mark.django_db

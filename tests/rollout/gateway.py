@@ -26,7 +26,7 @@ from rollout.drivers.envoy import EnvoyDriver
 from tests.rollout.model_server import ModelServer
 
 _names = itertools.count()
-CLUSTERS_OF_A_MODEL = 10
+CLUSTERS_OF_A_MODEL = 12
 
 
 def free_ports(count: int) -> list[int]:

@@ -193,7 +193,7 @@ def test_a_rollout_is_shown_with_its_gates_and_both_weights(api: Client, at_5: R
     assert {"name", "verdict", "value", "bound", "n", "reason"} <= set(gate)
 
 
-def test_the_weights_shown_are_the_new_version_s_share(api: Client, at_5: Rollout, scene: Scene) -> None:
+def test_23_the_weights_shown_are_the_new_version_s_share(api: Client, at_5: Rollout, scene: Scene) -> None:
     def shares(rollout: Rollout) -> tuple[float, float]:
         shown = api.get(f"{V1}/rollouts/{rollout.pk}").json()
         return shown["weight_percent"], shown["observed_weight_percent"]

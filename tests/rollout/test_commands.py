@@ -46,7 +46,7 @@ def act(scene: Scene, rollout: Rollout, command: str, reason: str = "because") -
 # The same version, and newer ones
 
 
-def test_the_same_version_again_is_the_same_rollout(scene: Scene, at_5: Rollout) -> None:
+def test_02_the_same_version_again_is_the_same_rollout(scene: Scene, at_5: Rollout) -> None:
     again, created = commands.start(
         at_5.version, scene.fleet, commands.read_plan("careful"), actor="ci", now=scene.now
     )
@@ -54,7 +54,7 @@ def test_the_same_version_again_is_the_same_rollout(scene: Scene, at_5: Rollout)
     assert scene.get(at_5).plan_name == "test"  # another plan applies to the next rollout
 
 
-def test_a_newer_version_takes_the_old_canary_to_0_first(scene: Scene, at_5: Rollout) -> None:
+def test_03_a_newer_version_takes_the_old_canary_to_0_first(scene: Scene, at_5: Rollout) -> None:
     newer = scene.start(scene.version("v3"))
     assert (scene.get(at_5).state, scene.route.weight_percent) == ("rolling_back", 0)
     waiting = scene.run(newer, 2)
@@ -91,7 +91,7 @@ def test_a_watch_that_the_next_rollout_closes_ends_promoted_and_says_so(scene: S
     assert scene.memory.loaded["products", "a"].version == "v3"  # ends the keep-warm of v1's slot
 
 
-def test_the_stable_version_submitted_while_a_canary_runs_is_a_fast_rollback(
+def test_04_the_stable_version_submitted_while_a_canary_runs_is_a_fast_rollback(
     scene: Scene, at_5: Rollout
 ) -> None:
     before = Rollout.objects.count()
@@ -108,7 +108,7 @@ def test_the_stable_version_of_a_route_without_rollouts_is_a_conflict(scene: Sce
     assert "is stable" in refused(409, "already_stable", "/version", lambda: scene.start(version))
 
 
-def test_a_copy_under_another_name_is_a_rollout_like_any_other(scene: Scene) -> None:
+def test_04_a_copy_under_another_name_is_a_rollout_like_any_other(scene: Scene) -> None:
     digest = scene.live().digest
     copy = scene.version("v1-again")
     ModelVersion.objects.filter(pk=copy.pk).update(digest=digest)
@@ -126,7 +126,7 @@ def test_a_retired_version_is_refused(scene: Scene) -> None:
 # Plans
 
 
-def test_a_plan_that_is_not_there_or_cannot_run_is_refused_at_its_field() -> None:
+def test_12_a_plan_that_is_not_there_or_cannot_run_is_refused_at_its_field() -> None:
     detail = refused(404, "unknown_plan", "/plan", lambda: commands.read_plan("reckless"))
     assert "standard" in detail
     steps = [{"weight_percent": 5}, {"weight_percent": 400}]
@@ -197,7 +197,7 @@ def test_a_paused_rollout_keeps_its_weight_and_goes_on_where_it_was(scene: Scene
 
 
 @pytest.mark.parametrize("phase", ["pending", "running", "paused", "held", "promoting", "watching"])
-def test_abort_in_any_phase_ends_at_weight_0_and_stays_there(scene: Scene, phase: str) -> None:
+def test_30_abort_in_any_phase_ends_at_weight_0_and_stays_there(scene: Scene, phase: str) -> None:
     scene.live()
     rollout = in_phase(scene, phase)
     act(scene, rollout, "abort", "wrong weights")
@@ -227,7 +227,7 @@ def in_phase(scene: Scene, phase: str) -> Rollout:
     return rollout
 
 
-def test_a_person_s_rollback_in_the_watch_returns_to_the_old_version_in_one_act(
+def test_05_a_person_s_rollback_in_the_watch_returns_to_the_old_version_in_one_act(
     scene: Scene, at_5: Rollout
 ) -> None:
     act(scene, at_5, "promote")
@@ -258,7 +258,7 @@ def test_a_promotion_tells_the_fleet_the_new_roles(scene: Scene, at_5: Rollout) 
 # Retry
 
 
-def test_retry_starts_at_the_first_step_with_fresh_evidence(scene: Scene) -> None:
+def test_31_retry_starts_at_the_first_step_with_fresh_evidence(scene: Scene) -> None:
     scene.live()
     failed = scene.run(scene.start(scene.version("v2", Behaviour(errors=1))), 60)
     assert failed.state == "rolled_back"

@@ -65,7 +65,7 @@ def test_dropped_connections_and_refusals_count_as_failures(
     assert served.arms()["canary"] == (200, servers["b"].bad[served.model])
 
 
-def test_a_closed_port_counts_every_request_and_users_get_the_fallback(
+def test_26_a_closed_port_counts_every_request_and_users_get_the_fallback(
     gateway: Gateway, servers: Servers
 ) -> None:
     served = gateway.serve(servers, 50)
@@ -144,7 +144,7 @@ def test_without_a_fallback_users_see_the_canary_s_failures(gateway: Gateway, se
 # Pins and headers
 
 
-def test_pinned_requests_reach_their_slot_and_are_no_evidence(gateway: Gateway, servers: Servers) -> None:
+def test_28_pinned_requests_reach_their_slot_and_are_no_evidence(gateway: Gateway, servers: Servers) -> None:
     served = gateway.serve(servers, 0)
     assert served.users(20, {"x-davy-pin": "canary"}) == {(200, "b"): 20}
     assert served.users(20, {"x-davy-pin": "stable"}) == {(200, "a"): 20}
@@ -182,7 +182,7 @@ def test_a_request_counts_the_same_behind_another_proxy(gateway: Gateway, server
     assert served.arms()["canary"] == (20, 0)
 
 
-def test_raising_the_weight_throws_no_canary_user_back(gateway: Gateway, servers: Servers) -> None:
+def test_27_raising_the_weight_throws_no_canary_user_back(gateway: Gateway, servers: Servers) -> None:
     served = gateway.serve(servers, 5)
     users = [f"user-{i}" for i in range(400)]
     canary: set[str] = set()

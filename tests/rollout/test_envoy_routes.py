@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout import envoy_routes
-from rollout.envoy_routes import TOTAL_WEIGHT, Server, Split
+from rollout.envoy_routes import TOTAL_WEIGHT, Kind, Server, Split
 
 SERVERS = {"a": Server("127.0.0.1", 8500), "b": Server("triton-b.internal", 8600)}
 GRPC = {"a": Server("127.0.0.1", 8500, 8501), "b": Server("127.0.0.1", 8600, 8601)}
@@ -71,9 +71,9 @@ def test_without_a_fallback_an_arm_is_its_own_slot_only() -> None:
 
 
 def test_an_unhealthy_server_gets_nothing_and_retries_are_not_rationed() -> None:
-    for cluster in clusters().values():
+    for name, cluster in clusters().items():
         limits = cluster["circuit_breakers"]["thresholds"][0]
-        assert min(limits.values()) >= 1_000_000
+        assert min(limits.values()) >= 1_000_000 or name in {"shoes/shadow/a", "shoes/shadow/b"}
         if "cluster_type" not in cluster:
             assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
 
@@ -130,6 +130,12 @@ def test_users_are_told_apart_by_their_key() -> None:
     assert route["weighted_clusters"]["use_hash_policy"] is True
 
 
+def test_a_fleet_that_is_not_sticky_draws_each_request_anew() -> None:
+    route = live(Split("shoes", "a", 5), sticky=False)["route"]
+    assert "hash_policy" not in route
+    assert "use_hash_policy" not in route["weighted_clusters"]
+
+
 def test_a_failed_attempt_is_repeated_once_elsewhere_within_the_timeout() -> None:
     route = live(Split("shoes", "a", 5), timeout_seconds=4.0)["route"]
     policy = route["retry_policy"]
@@ -164,6 +170,88 @@ def purpose(route: dict[str, Any]) -> str:
     headers = {h["header"]["key"]: h for h in route["request_headers_to_add"]}
     assert {h["append_action"] for h in headers.values()} == {"OVERWRITE_IF_EXISTS_OR_ADD"}
     return str(headers["x-davy-purpose"]["header"]["value"])
+
+
+# Mirrors
+
+
+def test_only_what_stable_answers_is_mirrored_to_a_cluster_that_no_arm_uses() -> None:
+    canary_pin, stable_pin, split = envoy_routes.routes(Split("shoes", "b", 5, mirror_percent=12.5))
+    (policy,) = split["route"]["request_mirror_policies"]
+    assert policy["runtime_fraction"]["default_value"] == {"numerator": 1250, "denominator": "TEN_THOUSAND"}
+    stable, canary = split["route"]["weighted_clusters"]["clusters"]
+    (told,) = stable["request_headers_to_add"]
+    assert told["header"] == {"key": policy["cluster_header"], "value": "shoes/shadow/a"}
+    assert told["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
+    assert canary["request_headers_to_remove"] == [policy["cluster_header"]]
+    assert "shoes/shadow/a" in clusters()
+    for pinned in (canary_pin, stable_pin):
+        assert "request_mirror_policies" not in pinned["route"]
+
+
+def test_a_mirrored_request_says_so_and_keeps_its_host() -> None:
+    route = live(Split("shoes", "a", 5, mirror_percent=100))["route"]
+    (policy,) = route["request_mirror_policies"]
+    purposes = [m["append"]["header"]["value"] for m in policy["request_headers_mutations"] if "append" in m]
+    assert purposes == ["shadow"]
+    assert {"remove": policy["cluster_header"]} in policy["request_headers_mutations"]
+    assert policy["disable_shadow_host_suffix_append"] is True
+
+
+def test_a_hanging_shadow_holds_little_of_envoy() -> None:
+    for slot in ("a", "b"):
+        limits = clusters()[f"shoes/shadow/{slot}"]["circuit_breakers"]["thresholds"][0]
+        assert max(limits.values()) <= 64
+
+
+def test_without_a_mirror_nothing_of_it_is_told() -> None:
+    assert "mirror" not in json.dumps(envoy_routes.routes(Split("shoes", "a", 5)))
+
+
+@given(SLOTS, st.integers(0, TOTAL_WEIGHT), st.integers(0, 10_000))
+def test_a_mirror_reads_back_as_it_was_set(slot: str, hundredths: int, mirrored: int) -> None:
+    split = Split("shoes", slot, hundredths / 100, mirrored / 100)
+    read = envoy_routes.split_of(config(Split("hats", "a", 1, 50), split), "shoes")
+    assert read is not None
+    assert read.mirror_percent == pytest.approx(mirrored / 100)
+
+
+# One model's part
+
+
+def test_changing_one_model_leaves_the_others_alone_and_gives_a_new_version() -> None:
+    shoes = envoy_routes.with_model(
+        b"", "routes", "shoes", lambda _: envoy_routes.routes(Split("shoes", "a", 5))
+    )
+    both = envoy_routes.with_model(
+        shoes, "routes", "hats", lambda _: envoy_routes.routes(Split("hats", "b", 7))
+    )
+    found = json.loads(both)["resources"][0]
+    assert envoy_routes.split_of(found, "shoes") == Split("shoes", "a", 5)
+    assert envoy_routes.split_of(found, "hats") == Split("hats", "b", 7)
+    assert json.loads(shoes)["version_info"] != json.loads(both)["version_info"]
+
+
+@pytest.mark.parametrize("kind", envoy_routes.KINDS)
+def test_changing_nothing_gives_the_same_bytes(kind: Kind) -> None:
+    part = {"routes": envoy_routes.routes(Split("shoes", "a", 5)), "clusters": list(clusters().values())}[
+        kind
+    ]
+    once = envoy_routes.with_model(b"", kind, "shoes", lambda _: part)
+    assert envoy_routes.with_model(once, kind, "shoes", lambda old: old) == once
+
+
+@pytest.mark.parametrize("kind", envoy_routes.KINDS)
+def test_before_anything_is_set_there_is_an_empty_answer_to_build_on(kind: Kind) -> None:
+    empty = envoy_routes.empty(kind)
+    assert json.loads(empty)["version_info"] == "0"
+    assert envoy_routes.with_model(empty, kind, "shoes", lambda old: old) != b""
+
+
+@pytest.mark.parametrize("text", [b"not json", b"[]", b'{"resources": [{}]}', b'{"resources": 5}'])
+def test_what_davy_did_not_write_is_not_changed(text: bytes) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        envoy_routes.with_model(text, "routes", "shoes", lambda old: old)
 
 
 def test_files_do_not_depend_on_the_order_in_which_models_came() -> None:

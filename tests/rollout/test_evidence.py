@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.windows import Counts
 from rollout import evidence
 from rollout.drivers.base import ArmCounts, RouterCounts
 from rollout.evidence import Reading, Sources
 from rollout.gates.base import Arm, Interval
-
-GRACE = 15.0
 
 
 def router(
@@ -167,117 +162,6 @@ def test_changes_are_forgotten_only_when_there_were_very_many() -> None:
     sources = settled(*looks)
     assert len(sources["unsettled"]) == evidence.SPANS_KEPT
     assert not used(sources, 1990, 1991)
-
-
-# Collectors
-
-
-def window(
-    start: float, end: float, n: int = 100, errors: int = 0, reporters: Sequence[str] = ("r1",)
-) -> Counts:
-    confidence, latency = np.zeros(100, np.int64), np.zeros(96, np.int64)
-    confidence[95] = latency[40] = n - errors
-    return Counts(
-        datetime.fromtimestamp(start, UTC),
-        datetime.fromtimestamp(end, UTC),
-        n,
-        errors,
-        confidence,
-        latency,
-        frozenset(reporters),
-    )
-
-
-def collect(
-    sources: Sources, canary: list[Counts], stable: list[Counts], now: float
-) -> tuple[Sources, list[tuple[float, float]]]:
-    sources, readings = evidence.from_collectors(sources, canary, stable, now, GRACE)
-    return sources, [(r.interval.start, r.interval.end) for r in readings]
-
-
-def test_both_arms_are_awaited_and_then_no_longer() -> None:
-    canary, stable = [window(0, 10)], [window(0, 10)]
-    sources, found = collect({}, canary, stable, now=24.9)
-    assert found == []  # nobody knows yet who reports
-    sources, found = collect(sources, canary, stable, now=25)
-    assert found == [(0, 10)]
-    _, found = collect(sources, canary, stable, now=26)
-    assert found == []
-
-
-def test_an_interval_closes_as_soon_as_all_reporters_of_the_last_one_are_there() -> None:
-    two = ("r1", "r2")
-    sources, _ = collect({}, [window(0, 10)], [window(0, 10, reporters=two)], now=25)
-    halfway = [window(10, 20, reporters=["r1"])]
-    sources, found = collect(sources, [window(10, 20)], halfway, now=25)
-    assert found == []
-    sources, found = collect(sources, [window(10, 20)], [window(10, 20, reporters=two)], now=25)
-    assert found == [(10, 20)]
-
-
-def test_a_restarted_collector_costs_one_grace() -> None:
-    sources, _ = collect({}, [window(0, 10)], [window(0, 10)], now=25)
-    canary = [window(10, 20, reporters=["new"]), window(20, 30, reporters=["new"])]
-    stable = [window(10, 20), window(20, 30)]
-    sources, found = collect(sources, canary, stable, now=34)
-    assert found == []
-    _, found = collect(sources, canary, stable, now=35)
-    assert found == [(10, 20), (20, 30)]
-
-
-def test_what_comes_after_the_grace_does_not_count() -> None:
-    sources, found = collect({}, [window(0, 10)], [], now=25)
-    assert found == []
-    _, found = collect(sources, [window(0, 10)], [window(0, 10)], now=26)
-    assert found == []
-
-
-def test_an_interval_is_not_overtaken_by_a_later_one() -> None:
-    both = [window(0, 10), window(10, 20)]
-    sources, found = collect({}, both, [window(10, 20)], now=20)
-    assert found == []
-    _, found = collect(sources, both, [window(0, 10), window(10, 20)], now=36)
-    assert found == [(0, 10), (10, 20)]
-
-
-def test_intervals_that_overlap_one_that_was_used_are_left_out() -> None:
-    sources, _ = collect({}, [window(0, 10)], [window(0, 10)], now=25)
-    both = [window(0, 10), window(5, 15), window(10, 20)]
-    _, found = collect(sources, both, both, now=40)
-    assert found == [(10, 20)]
-
-
-def test_windows_around_a_change_of_weight_are_left_out() -> None:
-    both = [window(t, t + 5) for t in range(0, 40, 5)]
-    sources, found = collect(settled((12, False), (13, True)), both, both, now=60)
-    assert found == [(0, 5), (5, 10), (15, 20), (20, 25), (25, 30), (30, 35), (35, 40)]
-    assert sources["collector"]["cursor"] == 40
-
-
-def test_both_arms_carry_their_histograms() -> None:
-    _, readings = evidence.from_collectors({}, [window(0, 10, 100, 3)], [window(0, 10, 900)], 30, GRACE)
-    interval = readings[0].interval
-    assert (interval.canary.n, interval.canary.errors, interval.stable.n) == (100, 3, 900)
-    assert interval.canary.confidence is not None
-    assert interval.stable.latency is not None
-    assert (sum(interval.canary.confidence), sum(interval.stable.latency)) == (97, 900)
-
-
-@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["canary", "stable"])), max_size=40))
-def test_whenever_windows_arrive_each_interval_is_used_once_and_in_order(
-    arrivals: list[tuple[int, str]],
-) -> None:
-    """One arrival a second, every window at a random time, late and repeated ones among them."""
-    known: dict[str, dict[int, Counts]] = {"canary": {}, "stable": {}}
-    sources: Sources = {}
-    found: list[tuple[float, float]] = []
-    for second, (place, role) in enumerate(arrivals):
-        known[role].setdefault(place, window(5.0 * place, 5.0 * place + 5))
-        arms = (list(known["canary"].values()), list(known["stable"].values()))
-        sources, new = collect(sources, *arms, now=2.0 * second)
-        found += new
-    assert found == sorted(set(found))
-    assert {start for start, _ in found} <= {5.0 * i for i in set(known["canary"]) & set(known["stable"])}
 
 
 # Silence

@@ -123,7 +123,7 @@ def test_a_step_is_not_left_without_every_pass_a_ready_canary_and_an_observed_we
     assert stayed.reason
 
 
-def test_gates_in_dry_run_and_optional_ones_are_not_waited_for() -> None:
+def test_17_gates_in_dry_run_and_optional_ones_are_not_waited_for() -> None:
     verdicts = (gate(), gate(Verdict.INCONCLUSIVE, "latency", dry_run=True))
     assert decide(at(), seen(gates=verdicts)).step == 1
     verdicts = (gate(), gate(Verdict.INCONCLUSIVE, "latency", required=False))
@@ -154,7 +154,7 @@ def test_silence_holds_after_patience_and_names_the_silent_gate() -> None:
     assert held.reason.startswith("no evidence for latency since 03:00:05 UTC")
 
 
-def test_evidence_that_never_settles_anything_is_held_after_patience() -> None:
+def test_15_evidence_that_never_settles_anything_is_held_after_patience() -> None:
     assert decide(at(), seen(60, gates=UNDECIDED)).phase is Phase.RUNNING
     held = decide(at(), seen(61, gates=UNDECIDED))
     assert held.phase is Phase.HELD
@@ -182,7 +182,7 @@ def test_a_hold_for_silence_ends_when_telemetry_comes_back_and_patience_starts_a
     assert decide(running, seen(262, **back)).phase is Phase.HELD
 
 
-def test_a_plan_may_roll_back_on_silence_but_not_before_patience() -> None:
+def test_15_a_plan_may_roll_back_on_silence_but_not_before_patience() -> None:
     strict = replace(PLAN, on_silence="rollback")
     silent = {"gates": UNDECIDED, "last_evidence_at": None}
     assert decide(at(), seen(60, **silent), strict).phase is Phase.RUNNING
@@ -201,14 +201,14 @@ def test_a_gateway_that_refuses_the_weight_is_named_when_patience_is_over() -> N
 # Pauses
 
 
-def test_a_pause_by_a_person_does_not_end_by_itself_and_is_never_stuck() -> None:
+def test_08_a_pause_by_a_person_does_not_end_by_itself_and_is_never_stuck() -> None:
     paused = phases.command(PLAN, at(), "pause", later(1), "lunch (ann)")
     look = seen(100_000, last_evidence_at=None, gates=UNDECIDED)
     assert decide(paused, look) == paused
     assert decide(paused, seen(100_000)) == paused
 
 
-def test_patience_does_not_count_the_time_of_a_pause() -> None:
+def test_09_patience_does_not_count_the_time_of_a_pause() -> None:
     paused = phases.command(PLAN, at(), "pause", later(1), "lunch")
     resumed = phases.command(PLAN, paused, "resume", later(1000), "back")
     silent = {"gates": UNDECIDED, "last_evidence_at": later(1)}

@@ -111,20 +111,3 @@ def test_a_plan_that_cannot_run_is_refused_at_its_field(pointer: str, changes: d
 def test_an_unknown_gate_s_refusal_says_which_there_are() -> None:
     with pytest.raises(PlanError, match="confidence"):
         parse(gates=[{"name": "colour"}])
-
-
-@pytest.mark.parametrize("name", plan.template_names())
-def test_the_shipped_plans_can_run(name: str) -> None:
-    read = plan.parse(plan.template(name), gates.check)
-    assert read.name == name
-    assert read.steps[0].weight_percent <= 10
-
-
-def test_the_router_only_plan_needs_no_collector() -> None:
-    read = plan.parse(plan.template("router-only"), gates.check)
-    assert {gates.get(g.name).source for g in read.gates} == {"router"}
-
-
-def test_an_unknown_plan_is_refused_and_the_known_ones_are_told() -> None:
-    with pytest.raises(LookupError, match="standard"):
-        plan.template("reckless")

@@ -13,6 +13,7 @@ from controlplane.models import Fleet, Model, ModelVersion
 from rollout import commands, tick
 from rollout.drivers.base import RouteSpec
 from rollout.drivers.envoy import EnvoyDriver
+from rollout.evidence import ROUTER_LATENCY
 from rollout.models import ACTIVE, Evidence, Rollout
 from tests.rollout.gateway import Gateway, Served, eventually
 from tests.rollout.model_server import ModelServer, two_servers
@@ -33,7 +34,8 @@ class Stock:
     def __init__(self, gateway: Gateway, servers: dict[str, ModelServer], name: str) -> None:
         self.servers = servers
         self.model = Model.objects.create(name=name)
-        self.fleet = Fleet.objects.create(name=name, driver="envoy", config=gateway.config(servers))
+        config = gateway.config(servers, assignment="request")  # errors count in full
+        self.fleet = Fleet.objects.create(name=name, driver="envoy", config=config)
         self.served = Served(gateway, EnvoyDriver(self.fleet.config), name)
         eventually(lambda: gateway.stat("server.uptime") >= 2)  # when it began is known to a second
         assert self.run("v1").state == "promoted"
@@ -82,6 +84,20 @@ def test_a_version_that_fails_is_rolled_back_and_users_notice_nothing(stock: Sto
     assert ended.reason.startswith("errors failed: canary ")
     assert ended.route.stable.name == "v1"
     assert stock.served.users(20) == {(200, "a"): 20}
+
+
+def test_a_slow_version_is_rolled_back_by_the_latencies_that_envoy_measured(stock: Stock) -> None:
+    def slow(_: int) -> int:
+        time.sleep(0.06)
+        return 200
+
+    stock.servers["b"].answers[stock.model.name] = slow
+    by_router = {"name": "latency", "settings": {"source": "router"}}
+    ended = stock.run("v2", {**QUICK, "gates": [*QUICK["gates"], by_router]})
+    assert ended.state == "rolled_back", ended.reason
+    assert ended.reason.startswith("latency failed: canary ")
+    sources = set(Evidence.objects.filter(rollout=ended).values_list("gate", "source"))
+    assert sources == {("errors", "router"), ("latency", ROUTER_LATENCY)}
 
 
 def test_a_plan_that_requires_confidence_is_held_and_says_so(stock: Stock) -> None:

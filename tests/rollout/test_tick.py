@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from controlplane.models import Alert
-from rollout import commands, evidence, judge, tick
+from rollout import commands, evidence, judge, look, tick
 from rollout.gates.base import Interval, State, Verdict
 from rollout.models import Evidence, Rollout, RolloutEvent
 from rollout.plan import load
@@ -24,7 +24,7 @@ def scene(request: pytest.FixtureRequest) -> Scene:
     return Scene(request.node.name[:60].lower())
 
 
-def test_the_first_version_goes_live_without_analysis_and_says_so(scene: Scene) -> None:
+def test_01_the_first_version_goes_live_without_analysis_and_says_so(scene: Scene) -> None:
     rollout = scene.start(scene.version("v1"))
     ended = scene.run(rollout, 10)
     assert ended.state == "promoted"
@@ -33,7 +33,7 @@ def test_the_first_version_goes_live_without_analysis_and_says_so(scene: Scene) 
     assert scene.memory.weights["products"] == {"a": 100, "b": 0}
 
 
-def test_a_good_version_is_promoted_and_the_roles_swap(scene: Scene) -> None:
+def test_05_a_good_version_is_promoted_and_the_roles_swap(scene: Scene) -> None:
     scene.live()
     rollout = scene.start(scene.version("v2"), STANDARD)
     ended = scene.run(rollout, 600)
@@ -64,7 +64,7 @@ def test_a_canary_that_fails_requests_is_rolled_back_to_observed_weight_0_with_a
     assert "products v1 gets all traffic again" in alert.summary
 
 
-def test_fail_takes_the_traffic_away_in_the_tick_that_sees_it(scene: Scene) -> None:
+def test_14_fail_takes_the_traffic_away_in_the_tick_that_sees_it(scene: Scene) -> None:
     scene.live()
     rollout = scene.start(scene.version("v3", Behaviour(errors=1.0)))
     scene.run(rollout, 600, until="rolling_back")
@@ -85,7 +85,7 @@ def test_a_slow_or_an_unsure_canary_is_rolled_back_by_its_gate(
     assert ended.reason.startswith(f"{gate} failed")
 
 
-def test_without_telemetry_the_rollout_is_held_and_pages_and_never_promotes(scene: Scene) -> None:
+def test_16_without_telemetry_the_rollout_is_held_and_pages_and_never_promotes(scene: Scene) -> None:
     scene.live()
     scene.collectors = False
     rollout = scene.start(scene.version("v2"), STANDARD)
@@ -96,7 +96,7 @@ def test_without_telemetry_the_rollout_is_held_and_pages_and_never_promotes(scen
     assert "is held at 5 %" in Alert.objects.get(resolved_at=None).summary
 
 
-def test_evidence_that_comes_back_ends_the_hold_and_its_alert(scene: Scene) -> None:
+def test_16_evidence_that_comes_back_ends_the_hold_and_its_alert(scene: Scene) -> None:
     scene.live()
     scene.collectors = False
     rollout = scene.start(scene.version("v2"), STANDARD)
@@ -106,7 +106,7 @@ def test_evidence_that_comes_back_ends_the_hold_and_its_alert(scene: Scene) -> N
     assert not Alert.objects.filter(resolved_at=None).exists()
 
 
-def test_a_canary_that_is_never_ready_gets_no_traffic(scene: Scene) -> None:
+def test_24_a_canary_that_is_never_ready_gets_no_traffic(scene: Scene) -> None:
     scene.live()
     scene.memory.unready.add("b")
     rollout = scene.start(scene.version("v2"))
@@ -115,7 +115,7 @@ def test_a_canary_that_is_never_ready_gets_no_traffic(scene: Scene) -> None:
     assert scene.memory.weights["products"]["b"] == 0
 
 
-def test_a_fleet_that_refuses_the_weight_keeps_the_step(scene: Scene) -> None:
+def test_21_a_fleet_that_refuses_the_weight_keeps_the_step(scene: Scene) -> None:
     scene.live()
     rollout = scene.start(scene.version("v2"))
     scene.run(rollout, 30, until="running")
@@ -127,7 +127,7 @@ def test_a_fleet_that_refuses_the_weight_keeps_the_step(scene: Scene) -> None:
     assert scene.run(rollout, 600).state == "promoted"
 
 
-def test_two_workers_ticking_the_same_rollout_one_acts(scene: Scene) -> None:
+def test_33_two_workers_ticking_the_same_rollout_one_acts(scene: Scene) -> None:
     scene.live()
     rollout = scene.start(scene.version("v2"))
     Rollout.objects.filter(pk=rollout.pk).update(leased_until=scene.now + timedelta(seconds=20))
@@ -135,7 +135,7 @@ def test_two_workers_ticking_the_same_rollout_one_acts(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("dies_in", ["_save", "_apply"])
-def test_a_worker_killed_around_a_write_is_mended_by_the_next_tick(
+def test_32_a_worker_killed_around_a_write_is_mended_by_the_next_tick(
     scene: Scene, dies_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every third tick dies before or after its write; no step is skipped or taken twice."""
@@ -245,7 +245,7 @@ def test_counts_that_cannot_be_are_told_and_the_other_gates_go_on(
     assert set(rows) == {"errors", "confidence"}
 
 
-def test_an_incident_that_both_arms_share_rolls_nothing_back(scene: Scene) -> None:
+def test_18_an_incident_that_both_arms_share_rolls_nothing_back(scene: Scene) -> None:
     scene.live()
     rollout = scene.run(scene.start(scene.version("v2")), 20, until="running")
     for does in scene.behaviour.values():
@@ -261,13 +261,13 @@ def test_a_worker_whose_lease_ran_out_does_not_free_the_next_one_s(
     scene.live()
     rollout = scene.start(scene.version("v2"))
     taken = scene.now + 3 * tick.LEASE
-    look = tick._look
+    take = look.take
 
     def slow(*args: Any) -> Any:
         Rollout.objects.filter(pk=rollout.pk).update(leased_until=taken)
-        return look(*args)
+        return take(*args)
 
-    monkeypatch.setattr(tick, "_look", slow)
+    monkeypatch.setattr(look, "take", slow)
     tick.tick(rollout.pk, scene.now)
     assert scene.get(rollout).leased_until == taken
 
@@ -285,7 +285,9 @@ class Deadly(list[tuple[str, ...]]):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_worker_killed_in_a_call_to_the_fleet_is_mended_by_the_next_tick(scene: Scene, seed: int) -> None:
+def test_32_a_worker_killed_in_a_call_to_the_fleet_is_mended_by_the_next_tick(
+    scene: Scene, seed: int
+) -> None:
     scene.live()
     quick = {"name": "errors", "settings": {"margin_points": {"1": 20.0}}}
     rollout = scene.start(scene.version("v2"), {**PLAN, "gates": [quick], "patience_seconds": 3600})

@@ -177,7 +177,9 @@ def test_a_grpc_route_is_promoted_by_the_router_s_evidence_alone(
 ) -> None:
     model = Model.objects.create(name="equal")
     fleet = Fleet.objects.create(
-        name="stock", driver="envoy", config=tritons.config(gateway, servers, protocol="grpc")
+        name="stock",
+        driver="envoy",
+        config=tritons.config(gateway, servers, protocol="grpc", assignment="request"),
     )
     for number, name in enumerate(("v1", "v2")):
         version = ModelVersion.objects.create(

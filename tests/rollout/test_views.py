@@ -164,6 +164,12 @@ def test_a_gate_in_dry_run_is_drawn_but_not_combined() -> None:
     assert found["combined"] == []
 
 
+def test_a_hold_takes_no_share_of_the_combined_evidence() -> None:
+    points = [("errors", START, {"fail": 2.0, "pass": 0.5})]
+    hold = {"name": "approval", "weight": 4.0, "kind": "hold"}
+    assert views.series(points, [GATES[0], hold]) == views.series(points, [GATES[0]])
+
+
 def test_the_first_version_of_a_route_has_no_steps_to_show() -> None:
     rollout = Rollout(state="promoted", plan={"steps": [{"weight_percent": 5, "dwell_seconds": 30}]})
     assert [(stop.name, stop.status) for stop in views.timeline(rollout, [])] == [("100 %", "done")]

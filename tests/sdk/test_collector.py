@@ -78,6 +78,14 @@ def test_predictions_are_counted_into_the_interval_they_came_in(peer, clock, mak
     assert (first.model, first.version, first.reference_digest) == ("products", "v2", "")
 
 
+def test_reports_name_the_fleet_that_the_server_is_in(peer, clock, make, monkeypatch):
+    monkeypatch.setenv("DAVY_FLEET", "shop")
+    for collector in (make(), make(fleet="lab"), make(fleet="")):
+        clock.now += 10
+        collector.flush()
+    assert [report.fleet for report in reports(peer)] == ["shop", "lab", ""]
+
+
 def test_an_interval_without_traffic_is_reported_as_such(peer, clock, make):
     collector = make()
     for _ in range(3):

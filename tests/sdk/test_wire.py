@@ -53,6 +53,13 @@ def test_a_report_comes_back_as_it_was_sent():
             assert np.array_equal(getattr(theirs, name), value), name
 
 
+def test_the_fleet_comes_back_and_is_left_out_where_it_is_unknown():
+    assert "fleet" not in body()
+    sent = make_report()
+    sent.fleet = "shop"
+    assert wire.decode_report(wire.encode_report(sent)).fleet == "shop"
+
+
 @pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536, 2**32, 2**62])
 def test_packed_counts_come_back_exactly(largest):
     counts = np.array([[0, 1], [largest, 2]])
@@ -106,6 +113,8 @@ def test_unpack_refuses_what_does_not_hold_the_shape(data):
         ("to", 1_700_009_999.0),
         ("windows", {}),
         ("windows", [{}] * 201),
+        ("fleet", "f" * 64),
+        ("fleet", 5),
         ("more", 1),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from davy.client import Client, Json, path
+from davy.commands.dry_run import lines
 from davy.screen import (
     COLOURS,
     ENDINGS,
@@ -61,18 +62,39 @@ def start(
         body = {"model": model, "version": version, "fleet": fleet, "dry_run": dry_run}
         found = client.post("/rollouts", {**body, **({"plan": plan} if plan else {})})
         if dry_run:
-            screen.result(found)
-            plan_name = (found.get("plan") or {}).get("name")
-            screen.line(
-                f"would move {model} on {fleet} from {found.get('stable')} to {version} by plan {plan_name}"
-            )
-            screen.next(f"davy rollout start {model} {version} --fleet {fleet}", page(client, "rollouts"))
+            _would(client, screen, found, model, version, fleet, plan)
         elif wait:
             _follow(client, screen, found["id"], limit)
         else:
             screen.result(found)
             screen.line(rollout_line(found))
             screen.next(f"davy rollout watch {found['id']}", page(client, "rollouts", found["id"]))
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[str, typer.Argument()],
+    fleet: Annotated[str, typer.Option(help="Where to roll out.")],
+    plan: Annotated[str, typer.Option(help="A plan's name; without, the server's default.")] = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show what a rollout would do, and how many requests each gate would need; change nothing."""
+    with session(output) as (client, screen):
+        body = {"model": model, "version": version, "fleet": fleet, "dry_run": True}
+        found = client.post("/rollouts", {**body, **({"plan": plan} if plan else {})})
+        _would(client, screen, found, model, version, fleet, plan)
+
+
+def _would(
+    client: Client, screen: Screen, found: Json, model: str, version: str, fleet: str, plan_name: str
+) -> None:
+    """The lines of a dry run, and the command that starts it."""
+    screen.result(found)
+    for line in lines(model, version, fleet, found):
+        screen.line(line)
+    chosen = f" --plan {plan_name}" if plan_name else ""
+    screen.next(f"davy rollout start {model} {version} --fleet {fleet}{chosen}", page(client, "rollouts"))
 
 
 @app.command()

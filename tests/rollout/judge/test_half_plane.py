@@ -71,3 +71,21 @@ def test_an_arm_without_requests_is_no_evidence(n_c, n_b):
         side=half_plane.HARM, n_c=n_c, x_c=0, n_b=n_b, x_b=0, p_b1=0.1, p_c1=0.5, theta0=1.0, delta=0.0
     )
     assert found == 0
+
+
+@pytest.mark.parametrize(("n_c", "n_b"), [(1, 100_000), (4_000, 1), (300, 700), (1e6, 1e6)])
+@pytest.mark.parametrize(("p_b1", "p_c1"), [(1e-5, 1e-3), (0.02, 0.3), (0.7, 1 - 1e-5), (0.4, 0.1)])
+@pytest.mark.parametrize(("theta0", "delta"), [(1.0, 0.0), (1.25, 1e-4), (1.15, 0.002)])
+def test_the_reference_point_is_the_nearest_on_the_boundary_however_lopsided_the_arms(
+    theta0, delta, p_b1, p_c1, n_c, n_b
+):
+    def divergence(p_b):
+        p_c = theta0 * p_b + delta
+        return sum(
+            n * (p1 * np.log(p1 / p) + (1 - p1) * np.log((1 - p1) / (1 - p)))
+            for n, p1, p in ((n_c, p_c1, p_c), (n_b, p_b1, p_b))
+        )
+
+    found = half_plane._project(theta0 * n_c / n_b, p_c1, p_b1, theta0, delta)
+    for other in (found * (1 - 1e-3), found + 1e-3 * min(found, (1 - delta) / theta0 - found)):
+        assert divergence(found) <= divergence(other)

@@ -98,6 +98,68 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(peer, davy):
     assert "would move products on local from v1 to v2 by plan standard" in ran.out
 
 
+def a_dry_run(**more: object) -> dict[str, object]:
+    errors = {"name": "errors", "requests": 962, "seconds": 19.24, "reason": ""}
+    latency = {"name": "latency", "requests": None, "seconds": None, "reason": "needs stable's latency"}
+    fault = {"fault": "2 points more failed requests", "requests": 209, "seconds": 4.18, "reason": ""}
+    step = {
+        "weight_percent": 5,
+        "dwell_seconds": 30,
+        "seconds": None,
+        "gates": [errors, latency],
+        "detects": fault,
+    }
+    return {
+        "dry_run": True,
+        "stable": "v1",
+        "plan": {"name": "fast"},
+        "would": {"act": "start", "rollout": None, "detail": "a new rollout"},
+        "change": {
+            "slot": "b",
+            "loads": "v2",
+            "ends_keep_warm": "v0",
+            "mirrors_percent": 10,
+            "weights": [{"a": 95, "b": 5}, {"a": 0, "b": 100}],
+        },
+        "steps": [step],
+        "seconds": None,
+        "precision": "expected numbers",
+        "holds": ["approval"],
+        "traffic": {"requests_per_second": 1000.0, "known_from": "windows of the last hour"},
+        **more,
+    }
+
+
+def test_plan_shows_the_change_the_steps_and_what_each_gate_will_need(peer, davy):
+    peer.respond = lambda _: Reply(200, a_dry_run())
+    ran = davy("rollout", "plan", "products", "v2", "--fleet", "local", "--plan", "fast")
+    body = {"model": "products", "version": "v2", "fleet": "local", "dry_run": True, "plan": "fast"}
+    assert (ran.code, [asked.json() for asked in peer.asked]) == (0, [body])
+    assert ran.out.splitlines() == [
+        "would move products on local from v1 to v2 by plan fast",
+        "  a new rollout",
+        "  slot b loads v2 instead of v0",
+        "  10 % of live requests are mirrored to it first",
+        "  weights: a 95 %, b 5 % → a 0 %, b 100 %",
+        "  step 1: 5 %, at least 30 s, about an unknown time",
+        "    errors: about 962 canary requests, 19 s",
+        "    latency: unknown: needs stable's latency",
+        "    notices 2 points more failed requests: about 209 canary requests, 4 s",
+        "  asks: approval",
+        "  in all about an unknown time, at 1,000 requests a second (known from windows of the last hour)",
+        "  expected numbers",
+        "next: davy rollout start products v2 --fleet local --plan fast",
+        f"page: {peer.url}/rollouts",
+    ]
+
+
+def test_plan_for_programs_is_the_server_s_answer(peer, davy):
+    answer = a_dry_run(change=None, steps=[], seconds=0, holds=[])
+    peer.respond = lambda _: Reply(200, answer)
+    ran = davy("rollout", "plan", "products", "v2", "--fleet", "local", "-o", "json")
+    assert json.loads(ran.out) == answer
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(401, 4), (403, 4), (404, 1), (409, 1), (422, 1), (429, 5), (500, 5), (503, 5)]
 )
