@@ -2,9 +2,9 @@
 
     python -m benchmarks.fleet.many_rollouts --rollouts 1000 --rounds 3
 
-Starts a PostgreSQL of its own. Every route has live traffic split as the fleet is set: the router's counters of both arms,
-and a collector's window of each arm every five seconds. A round ticks every rollout once, five simulated seconds after
-the last. The aim is 1,000 rollouts in 5 s of one core (Davy's process; PostgreSQL's own time is printed beside it).
+Starts a PostgreSQL of its own. Every route has live traffic, split as the fleet is set: the router's counters of both
+arms, and a collector's window of each arm every five seconds. A round ticks every rollout once, five simulated seconds
+after the last. The aim is 1,000 rollouts in 5 s of one core (Davy's process; PostgreSQL's own time is printed beside it).
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def main() -> int:
             own = 1e3 * (used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime) / len(pks)
             wall = 1e3 * (time.perf_counter() - begun) / len(pks)
             print(
-                f"{at_work} running; a tick: {own:.2f} ms of Davy's core, {wall:.2f} ms in all (aim {AIM_MILLISECONDS:g})"
+                f"{at_work} running; a tick: {own:.2f} ms of Davy's core, {wall:.2f} ms in all"
+                f" (aim {AIM_MILLISECONDS:g})"
             )
         if profile:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
