@@ -3,8 +3,8 @@
     python -m benchmarks.fleet.answering_500 --runs 20        (a system has to be up: make up)
 
 Each run rolls a byte-identical copy of v1 out to 25 %, lets it serve, and kills its Python process in the
-canary's Triton (SIGKILL): from then on the server answers 500 to every request of that model while it still says that it is ready.
-Timed from the kill until Envoy's own configuration says weight 0. Users' failed requests are counted, too.
+canary's Triton (SIGKILL): from then on the server answers 500 to every request of that model while it still says that
+it is ready. Timed from the kill until Envoy's own configuration says weight 0. Users' failed requests are counted, too.
 """
 
 from __future__ import annotations
