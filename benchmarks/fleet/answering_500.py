@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import statistics
@@ -103,7 +104,7 @@ def main() -> int:
     finally:
         users.restore(before)
     failed = users.count(MODEL).failed - failed_before
-    p95 = seconds[min(len(seconds) - 1, round(0.95 * len(seconds) + 0.5) - 1)]
+    p95 = seconds[min(len(seconds) - 1, math.ceil(0.95 * len(seconds)) - 1)]
     print(
         f"median {statistics.median(seconds):.2f} s, p95 {p95:.2f} s, most {seconds[-1]:.2f} s; "
         f"{failed} users' requests failed"
