@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from controlplane import audit, problems, sealing
-from controlplane.models import Fleet, Model, Route
+from controlplane.models import Fleet
 
 SEALED = {"sealed": True}
 
@@ -24,14 +24,6 @@ def get_fleet(name: str, pointer: str = "/fleet") -> Fleet:
     if fleet is None:
         raise problems.field(pointer, "unknown_fleet", f"no fleet {name!r}", status=404)
     return fleet
-
-
-def get_route(model: Model, fleet: Fleet) -> Route:
-    """The route of a model on a fleet, made empty (no stable version) when it is the first time they meet."""
-    route, _created = Route.objects.select_related("model", "fleet", "stable", "canary").get_or_create(
-        model=model, fleet=fleet
-    )
-    return route
 
 
 def with_kept_secrets(name: str, config: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, Any]:

@@ -99,15 +99,6 @@ def _read_arm(
     return intervals.read(version, since, until, wanted.columns, by=wanted.keys, bins=bins, fleet=fleet)
 
 
-def from_collectors(
-    sources: Sources, canary: Iterable[Observed], stable: Iterable[Observed], now: float, grace_seconds: float
-) -> tuple[Sources, list[Reading]]:
-    """`close` and `readings` of counts that are at hand."""
-    canary, stable = list(canary), list(stable)
-    sources, spans = close(sources, canary, stable, now, grace_seconds)
-    return readings(sources, spans, canary, stable)
-
-
 def close(
     sources: Sources, canary: Iterable[Reported], stable: Iterable[Reported], now: float, grace_seconds: float
 ) -> tuple[Sources, list[Span]]:

@@ -136,7 +136,7 @@ def _judged(plan: Plan, at: Position, seen: Seen) -> Position:
         return _say(at, reason) if at.phase is Phase.HELD else _to(at, Phase.HELD, seen.now, reason)
     waiting = _what_is_missing(plan, at, seen)
     if not waiting:
-        return advance(plan, at, seen.now, f"every gate passed at {at.weight_percent:g} %")
+        return advance(plan, at, seen.now, _passed(plan, at, seen))
     stuck = _stuck_reason(plan, at, seen)
     if stuck and plan.on_silence == "rollback":
         return roll_back(at, seen.now, f"{stuck}; the plan rolls back on silence", Phase.ROLLED_BACK)
@@ -147,6 +147,15 @@ def _judged(plan: Plan, at: Position, seen: Seen) -> Position:
     if at.phase is Phase.HELD:
         return _to(at, Phase.RUNNING, seen.now, f"goes on: {waiting}")
     return _say(at, waiting)
+
+
+def _passed(plan: Plan, at: Position, seen: Seen) -> str:
+    """Why the step is left; where nothing had to pass while requests were mirrored, none is said to have passed."""
+    if not shadowing(plan, at):
+        return f"every gate passed at {at.weight_percent:g} %"
+    lasted = f"mirrored for {(seen.now - at.step_entered_at).total_seconds():.0f} s"
+    required = any(g.required and not g.dry_run for g in seen.gates)
+    return f"{lasted}, every gate of it passed" if required else lasted
 
 
 def _what_is_missing(plan: Plan, at: Position, seen: Seen) -> str:

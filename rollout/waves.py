@@ -34,17 +34,10 @@ def read(given: Sequence[Sequence[str]]) -> list[list[Fleet]]:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise problems.field("/fleets", "fleet_twice", f"{repeated} stands twice")
-    found: list[list[Fleet]] = []
-    for i, wave in enumerate(given):
-        found.append([_fleet(name, f"/fleets/{i}/{j}") for j, name in enumerate(wave)])
-    return found
-
-
-def _fleet(name: str, pointer: str) -> Fleet:
-    try:
-        return fleets.get_fleet(name)
-    except Problem as err:
-        raise problems.field(pointer, "unknown_fleet", err.detail, status=err.status) from None
+    return [
+        [fleets.get_fleet(name, f"/fleets/{i}/{j}") for j, name in enumerate(wave)]
+        for i, wave in enumerate(given)
+    ]
 
 
 def start(

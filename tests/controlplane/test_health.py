@@ -7,8 +7,8 @@ import json
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from controlplane import alerts, fleets
-from controlplane.models import Fleet, Model
+from controlplane import alerts
+from controlplane.models import Fleet, Model, Route
 from tests.controlplane.conftest import NOW
 
 
@@ -34,7 +34,9 @@ def test_ready_needs_database_and_broker(db, settings):
 
 
 def test_metrics_tell_open_alerts_and_weights_asked_and_observed(db):
-    route = fleets.get_route(Model.objects.create(name="products"), Fleet.objects.create(name="local"))
+    route = Route.objects.create(
+        model=Model.objects.create(name="products"), fleet=Fleet.objects.create(name="local")
+    )
     route.weight_percent, route.observed_weight_percent = 25, 5
     route.save()
     alerts.open("a", severity="error", summary="x", now=NOW)
@@ -50,7 +52,9 @@ def test_metrics_tell_open_alerts_and_weights_asked_and_observed(db):
 
 
 def test_a_weight_never_observed_is_absent_not_zero(db):
-    fleets.get_route(Model.objects.create(name="products"), Fleet.objects.create(name="local"))
+    Route.objects.create(
+        model=Model.objects.create(name="products"), fleet=Fleet.objects.create(name="local")
+    )
     assert ("davy_route_weight_percent", "local", "observed", "products") not in samples()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monitoring.intervals import Observed
 from rollout import collected
 from rollout.collected import Wanted
-from rollout.evidence import Sources
+from rollout.evidence import Reading, Sources
 from rollout.gates.base import GateSpec
 from tests.rollout.test_evidence import settled
 
@@ -42,10 +42,18 @@ def window(
     )
 
 
+def from_collectors(
+    sources: Sources, canary: Sequence[Observed], stable: Sequence[Observed], now: float, grace_seconds: float
+) -> tuple[Sources, list[Reading]]:
+    """`close` and `readings` of counts that are at hand."""
+    sources, spans = collected.close(sources, canary, stable, now, grace_seconds)
+    return collected.readings(sources, spans, canary, stable)
+
+
 def collect(
     sources: Sources, canary: list[Observed], stable: list[Observed], now: float
 ) -> tuple[Sources, list[tuple[float, float]]]:
-    sources, readings = collected.from_collectors(sources, canary, stable, now, GRACE)
+    sources, readings = from_collectors(sources, canary, stable, now, GRACE)
     return sources, [(r.interval.start, r.interval.end) for r in readings]
 
 
@@ -109,7 +117,7 @@ def test_windows_around_a_change_of_weight_are_left_out() -> None:
 
 
 def test_both_arms_carry_their_histograms() -> None:
-    _, readings = collected.from_collectors({}, [window(0, 10, 100, 3)], [window(0, 10, 900)], 30, GRACE)
+    _, readings = from_collectors({}, [window(0, 10, 100, 3)], [window(0, 10, 900)], 30, GRACE)
     interval = readings[0].interval
     assert (interval.canary.n, interval.canary.errors, interval.stable.n) == (100, 3, 900)
     assert interval.canary.confidence is not None
@@ -148,7 +156,7 @@ def labels(
 ) -> tuple[Sources, dict[str, int], set[str]]:
     """The canary's requests by segment, and stable's segments."""
     now = 30.0 if sources is None else 60.0
-    sources, readings = collected.from_collectors(sources or {}, [canary], [stable], now, GRACE)
+    sources, readings = from_collectors(sources or {}, [canary], [stable], now, GRACE)
     arms = readings[0].interval.canary, readings[0].interval.stable
     return sources, {label: arm.n for label, arm in arms[0].segments.items()}, set(arms[1].segments)
 
@@ -204,7 +212,7 @@ def test_errors_by_key_are_read_where_the_router_does_not_draw_each_request_anew
 
 def test_of_a_gate_with_another_source_only_what_collectors_alone_know_is_used() -> None:
     canary, stable = parted(nano=5), parted(nano=90)
-    _, readings = collected.from_collectors({}, [canary], [stable], 30, GRACE)
+    _, readings = from_collectors({}, [canary], [stable], 30, GRACE)
     interval = readings[0].interval
     assert collected.beside(GateSpec("errors", 1), interval) is None
     aside = collected.beside(GateSpec("errors", 1, segments="device"), interval)
@@ -226,7 +234,7 @@ def test_embedding_counts_carry_the_reference_that_they_are_compared_with() -> N
         )
         for digest in ("c", "s")
     ]
-    _, readings = collected.from_collectors({}, both[:1], both[1:], 30, GRACE)
+    _, readings = from_collectors({}, both[:1], both[1:], 30, GRACE)
     arm: Any = readings[0].interval.canary
     assert (arm.embedding, arm.reference, arm.reference_digest) == (((1, 2),), ((50, 50),), "c")
     assert readings[0].interval.stable.reference_digest == "s"

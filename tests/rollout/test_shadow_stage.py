@@ -11,7 +11,7 @@ from controlplane.problems import Problem
 from rollout import commands, drivers, tick, upkeep
 from rollout.drivers.base import RouteSpec
 from rollout.drivers.memory import MemoryDriver
-from rollout.models import Rollout
+from rollout.models import Rollout, RolloutEvent
 from tests.rollout.scene import PLAN, Scene
 
 SHADOWED: dict[str, Any] = {**PLAN, "name": "shadowed", "shadow": {"percent": 20, "least_seconds": 5}}
@@ -48,6 +48,15 @@ def test_mirroring_ends_with_the_first_step(scene: Scene) -> None:
     while scene.get(rollout).weight_percent == 0:
         scene.run(rollout, 1, until="running")
     assert mirrored(scene) == 0
+
+
+def test_where_no_gate_had_to_pass_while_mirroring_none_is_said_to_have_passed(scene: Scene) -> None:
+    rollout = mirroring(scene)
+    scene.run(rollout, 10)
+    told = RolloutEvent.objects.filter(rollout=rollout, weight_percent=5).first()
+    assert told is not None
+    assert told.reason.startswith("mirrored for ")
+    assert "passed" not in told.reason
 
 
 @pytest.mark.parametrize("command", ["abort", "rollback", "promote"])
