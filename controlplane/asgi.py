@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 _django = get_asgi_application()
 
 from controlplane.limits import LimitBody  # noqa: E402
-from rollout import xds  # noqa: E402
+from rollout.xds import discovery  # noqa: E402
 
 _limited = LimitBody(_django)
 
@@ -20,6 +20,6 @@ async def application(
     receive: Callable[[], Awaitable[Mapping[str, Any]]],
     send: Callable[[Mapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """Every request; what urls.py does not name is `/v3/discovery:*`, see rollout.xds for why."""
-    waits = scope["type"] == "http" and scope["path"].startswith(xds.PREFIX)
-    await (xds.application if waits else _limited)(scope, receive, send)
+    """Every request; what urls.py does not name is `/v3/discovery:*`, see rollout.xds.discovery for why."""
+    waits = scope["type"] == "http" and scope["path"].startswith(discovery.PREFIX)
+    await (discovery.application if waits else _limited)(scope, receive, send)

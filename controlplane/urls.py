@@ -12,17 +12,17 @@ from labeling import api as labeling_api
 from labeling import views as labeling_views
 from monitoring import api as monitoring_api
 from monitoring import views as monitoring_views
-from rollout import api as rollout_api
-from rollout import api_flagger, api_judgements, api_pairs, api_plans
-from rollout import api_waves as rollout_api_waves
 from rollout import views as rollout_views
+from rollout.api import flagger, judgements, pairs, plans
+from rollout.api import rollouts as rollout_api
+from rollout.api import waves as rollout_api_waves
 
 rest = NinjaAPI(title="Davy", version=metrics.version(), urls_namespace="api", docs=PlainDocs())
 http.install(rest)
 for module in (
     *(api, api_alerts, api_access, monitoring_api, labeling_api),
-    api_pairs,  # before /rollouts/{id}/{command}, which would take its paths
-    *(rollout_api, rollout_api_waves, api_plans, api_judgements, api_flagger),
+    pairs,  # before /rollouts/{id}/{command}, which would take its paths
+    *(rollout_api, rollout_api_waves, plans, judgements, flagger),
 ):
     rest.add_router("", module.router)
 

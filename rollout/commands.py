@@ -12,11 +12,12 @@ from controlplane import alerts, audit, fleets, problems
 from controlplane.models import Fleet, ModelVersion, Route, Severity, User
 from controlplane.problems import Problem
 from monitoring import references
-from rollout import approvals, drivers, gates, golden, journal, phases, plan, plans
+from rollout import approvals, drivers, gates, golden, journal, phases, plan
 from rollout.drivers.base import Mirrors
 from rollout.models import ACTIVE, Rollout, RolloutEvent
 from rollout.phases import CommandRefusedError, Phase
 from rollout.plan import Plan
+from rollout.plans import stored
 
 COMMANDS = ("pause", "resume", "promote", "rollback", "abort")
 ATTEMPTS = 5
@@ -24,7 +25,7 @@ ATTEMPTS = 5
 
 def read_plan(given: str | Mapping[str, Any] | None) -> Plan:
     """The plan of that name (None: standard), or an inline one. A problem names the wrong field under /plan."""
-    return plans.read(given)
+    return stored.read(given)
 
 
 def start(

@@ -10,13 +10,15 @@ from typing import Any
 from controlplane import problems
 from controlplane.models import Fleet, ModelVersion, Route, Slot
 from monitoring import windows
-from rollout import collected, commands, drivers, gates, planning
+from rollout import commands, drivers, gates
 from rollout.drivers.base import Assigns
+from rollout.evidence import collected
 from rollout.gates.base import Arm, GateSpec
 from rollout.models import ACTIVE, Evidence, Rollout
 from rollout.phases import Phase
 from rollout.plan import Plan, Step
-from rollout.planning import Known, Need
+from rollout.plans import needs
+from rollout.plans.needs import Known, Need
 
 LOOK_BACK = timedelta(hours=1)  # of stable's windows: its rates
 STARTS = ("start", "supersede")  # what of `_would` begins a rollout
@@ -73,7 +75,7 @@ def dry_run(version: ModelVersion, fleet: Fleet, chosen: Plan, now: datetime) ->
         "change": _change_json(route, version, chosen, now, first or direct) if act in STARTS else None,
         "steps": steps,
         "seconds": _sum([step["seconds"] for step in steps]),
-        "precision": planning.PRECISION,
+        "precision": needs.PRECISION,
         "holds": [gate.name for gate in chosen.holds],
         "traffic": {
             "requests_per_second": traffic.requests_per_second,
@@ -146,23 +148,21 @@ def _step_json(chosen: Plan, step: Step, traffic: Traffic) -> dict[str, Any]:
     found = [_gate_json(spec, weight, traffic) for spec in chosen.statistical]
     waited = [gate["seconds"] for gate in found if gate["required"] and not gate["dry_run"]]
     errors = next((spec for spec in chosen.statistical if spec.name == "errors"), GateSpec("errors", 1.0))
-    fault = planning.to_detect(
-        chosen.statistical, weight, traffic.arm(errors), chosen.alpha, traffic.clusters
-    )
+    fault = needs.to_detect(chosen.statistical, weight, traffic.arm(errors), chosen.alpha, traffic.clusters)
     return {
         "weight_percent": weight,
         "dwell_seconds": step.dwell_seconds,
         "seconds": None if None in waited else max([step.dwell_seconds, *waited]),
         "gates": found,
         "detects": {
-            "fault": f"{planning.FAULT_POINTS:g} points more failed requests than stable",
+            "fault": f"{needs.FAULT_POINTS:g} points more failed requests than stable",
             **_need_json(fault, weight, traffic),
         },
     }
 
 
 def _gate_json(spec: GateSpec, weight_percent: float, traffic: Traffic) -> dict[str, Any]:
-    need = planning.to_pass(spec, weight_percent, traffic.arm(spec), traffic.clusters)
+    need = needs.to_pass(spec, weight_percent, traffic.arm(spec), traffic.clusters)
     return {
         "name": spec.name,
         "required": spec.required,

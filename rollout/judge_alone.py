@@ -11,12 +11,13 @@ from django.core import signing
 from django.db import transaction
 
 from controlplane import problems
-from rollout import judgements, plans
+from rollout import judgements
 from rollout.gates.base import State
 from rollout.holds import prometheus
 from rollout.holds.prometheus import PrometheusError
 from rollout.judgements import Answer, Reading, Terms
 from rollout.models import KeptJudgement
+from rollout.plans import stored
 
 ARMS = ("stable", "canary")
 STATE_CHARACTERS = 65_536  # of a signed state
@@ -28,7 +29,7 @@ _SALT = "davy.judgement"
 def terms(gates: Sequence[Mapping[str, Any]], alpha: float, assignment: str) -> Terms:
     """The gates as a plan's; a problem names the wrong field under /gates, or /alpha."""
     steps = [{"weight_percent": 50.0}]  # a plan needs one; the weight of a judgement is its own
-    chosen = plans.check({"steps": steps, "gates": list(gates), "alpha": alpha})
+    chosen = stored.check({"steps": steps, "gates": list(gates), "alpha": alpha})
     for i, gate in enumerate(chosen.gates):
         if gate.kind != "statistical":
             detail = f"{gate.name} asks somebody; only gates with evidence can be judged alone"

@@ -11,8 +11,10 @@ from django.conf import settings
 from controlplane import artifacts
 from controlplane.models import ModelVersion, Route
 from monitoring import shadow
-from rollout import asking, collected, evidence, gates, journal, judge, labelled_evidence, phases, splits
+from rollout import asking, gates, journal, judge, phases
 from rollout.drivers.base import Assigns, Bundle, CountsRequests, Driver, DriverError, RouterCounts, RouteSpec
+from rollout.evidence import collected, labelled, splits
+from rollout.evidence import sources as evidence
 from rollout.gates.base import GateSpec, GateVerdict, Interval
 from rollout.models import ACTIVE, Evidence, Rollout
 from rollout.phases import JUDGED, Phase, Position, Seen
@@ -187,7 +189,7 @@ def _source(gate: GateSpec, driver: Driver) -> str:
     router's where the plan sets `source` to it.
     """
     wanted = gates.source(gate)
-    if wanted in labelled_evidence.SOURCES:
+    if wanted in labelled.SOURCES:
         return wanted
     if wanted == "router" and "latency" in gates.get(gate.name).needs:
         return evidence.ROUTER_LATENCY
@@ -197,7 +199,7 @@ def _source(gate: GateSpec, driver: Driver) -> str:
 def _readings(
     look: Look, rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datetime
 ) -> list[evidence.Reading]:
-    look.sources, readings = labelled_evidence.read(look.sources, rollout, plan, now.timestamp())
+    look.sources, readings = labelled.read(look.sources, rollout, plan, now.timestamp())
     watching = at.phase is Phase.WATCHING
     if watching and not at.weight_percent:  # there is no concurrent old version any more
         return readings
@@ -241,16 +243,14 @@ def _evidence_row(
 def _counting(plan: Plan, at: Position) -> list[GateSpec]:
     """The statistical gates that count where the rollout stands: while requests are only mirrored, those of pairs."""
     mirroring = phases.shadowing(plan, at)
-    return [
-        gate for gate in plan.statistical if not mirroring or gates.source(gate) == labelled_evidence.PAIRS
-    ]
+    return [gate for gate in plan.statistical if not mirroring or gates.source(gate) == labelled.PAIRS]
 
 
 def _expected(plan: Plan, at: Position) -> list[str]:
     """The required gates whose silence is a fault: pairs come only while requests are mirrored."""
     mirroring = phases.shadowing(plan, at)
     required = [gate for gate in _counting(plan, at) if gate.required and not gate.dry_run]
-    return [gate.name for gate in required if mirroring or gates.source(gate) != labelled_evidence.PAIRS]
+    return [gate.name for gate in required if mirroring or gates.source(gate) != labelled.PAIRS]
 
 
 def seen_by(rollout: Rollout, plan: Plan, at: Position, look: Look, now: datetime) -> Seen:

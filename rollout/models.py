@@ -74,7 +74,9 @@ class Rollout(models.Model):
     trouble = models.TextField(blank=True, default="")  # the fleet's last refusal, until it obeys
     judge = models.JSONField(default=dict)  # serialised judge state
     gates = models.JSONField(default=list)  # latest verdict of each gate
-    sources = models.JSONField(default=dict)  # how far each source of evidence was read: see rollout.evidence
+    sources = models.JSONField(
+        default=dict
+    )  # how far each source of evidence was read: see rollout.evidence.sources
     revision = models.PositiveBigIntegerField(default=0)
     leased_until = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(default=timezone.now)

@@ -16,8 +16,9 @@ from django.db.models import Q
 
 from controlplane import artifacts
 from controlplane.models import Route
-from rollout import drivers, evidence, journal, judge, look, phases
+from rollout import drivers, journal, judge, look, phases
 from rollout.drivers.base import Driver, DriverError, KnowsCapacity, Mirrors, RouteSpec
+from rollout.evidence import sources as evidence
 from rollout.look import Look, blocked_by, bundle, own_slot, spec
 from rollout.models import ACTIVE, Evidence, Rollout
 from rollout.phases import JUDGED, TERMINAL, Phase, Position

@@ -18,7 +18,7 @@ from django.utils import timezone
 from controlplane.problems import Problem
 from controlplane.views import act, live, may, person, reason_of, signed_in
 from rollout import approvals, commands
-from rollout.labelled_evidence import mirrored
+from rollout.evidence.labelled import mirrored
 from rollout.models import Evidence, Rollout, RolloutEvent
 
 ROLLOUTS_SHOWN = 100

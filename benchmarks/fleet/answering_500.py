@@ -28,7 +28,7 @@ from demo import credentials, places
 from demo.setup import FLEET, wait_for
 from demo.stages import begin_with
 from demo.users import Users
-from rollout import envoy_routes
+from rollout.drivers.envoy import routes as envoy_routes
 
 MODEL = "products"
 RATE = 200.0

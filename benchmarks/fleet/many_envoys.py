@@ -3,7 +3,7 @@
     python -m benchmarks.fleet.many_envoys --envoys 200 --workers 2
 
 Starts a PostgreSQL and a web server with so many worker processes of its own. Each simulated Envoy does what a real one
-does (checked against Envoy 1.40 in tests/rollout/test_distant_envoys.py): it asks for clusters and routes on two
+does (checked against Envoy 1.40 in test_distant_envoys.py): it asks for clusters and routes on two
 connections with a request of 77 KB, takes what it is answered, and asks again after refresh_delay to twice that. The
 weight is set through the driver, as a rollout's tick does. Times are from before that call: until an Envoy has read its
 new routes; until the driver's observed weight says that all of them have reported it.

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controlplane.models import Fleet
-from rollout.drivers import envoy, gateway_api
+from rollout.drivers import gateway_api
 from rollout.drivers.base import Driver
+from rollout.drivers.envoy import driver
 from rollout.drivers.kserve import KServeDriver
+from rollout.drivers.kube.config import SECRET_FIELDS
 from rollout.drivers.memory import MemoryDriver
-from rollout.kubernetes_config import SECRET_FIELDS
 
 DRIVERS: dict[str, Callable[[Mapping[str, Any], str], Driver]] = {  # each takes its fleet's config and name
-    "envoy": envoy.driver,
+    "envoy": driver.driver,
     "gateway_api": gateway_api.driver,
     "kserve": KServeDriver,
     "memory": MemoryDriver,

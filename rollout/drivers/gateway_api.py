@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rollout.deployment import OWNED, DeploymentSlot
 from rollout.drivers.base import Bundle, Driver, DriverError, RouteSpec
-from rollout.drivers.kubernetes_api import Cluster, Conflict, Json, path_of
-from rollout.httproutes import Service, Split, rules, split_of
-from rollout.kubernetes_config import WAYS, Access, Naming, known_only, text
-from rollout.triton import TritonSlot
+from rollout.drivers.kube.api import Cluster, Conflict, Json, path_of
+from rollout.drivers.kube.config import WAYS, Access, Naming, known_only, text
+from rollout.drivers.kube.deployment import OWNED, DeploymentSlot
+from rollout.drivers.kube.httproutes import Service, Split, rules, split_of
+from rollout.drivers.triton import TritonSlot
 
 GROUP = "apis/gateway.networking.k8s.io/v1"
 SLOTS = ("a", "b")

@@ -23,8 +23,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rollout.drivers.base import Bundle, DriverError, RouteSpec
-from rollout.drivers.kubernetes_api import Cluster, Conflict, Json, path_of
-from rollout.kubernetes_config import WAYS, Access, Naming, filled, known_only, text
+from rollout.drivers.kube.api import Cluster, Conflict, Json, path_of
+from rollout.drivers.kube.config import WAYS, Access, Naming, filled, known_only, text
 
 GROUP = "apis/serving.kserve.io/v1beta1"
 ATTEMPTS = 3

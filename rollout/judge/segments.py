@@ -20,7 +20,7 @@ from rollout.gates.base import Gate, GateSpec, Interval, State
 from rollout.judge import mixture
 
 WHOLE_SHARE = 0.5
-MOST = 33  # values of one key: rollout.evidence tells 32 apart and calls the rest "other"
+MOST = 33  # values of one key: evidence.sources tells 32 apart and calls the rest "other"
 
 Segments = list[Any]  # [["device=nano", evidence], …] by first appearance; a JSON object would lose the order
 

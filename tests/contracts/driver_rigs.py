@@ -13,7 +13,7 @@ import pytest
 from controlplane.models import Fleet
 from demo import fleet_venv, places
 from rollout.drivers.base import Driver, RouteSpec
-from rollout.drivers.envoy import EnvoyDriver
+from rollout.drivers.envoy.driver import EnvoyDriver
 from rollout.drivers.memory import MemoryDriver
 from tests.rollout import distant
 from tests.rollout.distant import DistantEnvoy

@@ -22,7 +22,7 @@ import pytest
 
 from demo import envoy_bootstrap, fleet_venv, places
 from rollout.drivers.base import RouterCounts, RouteSpec
-from rollout.drivers.envoy import EnvoyDriver
+from rollout.drivers.envoy.driver import EnvoyDriver
 from tests.rollout.model_server import ModelServer
 
 _names = itertools.count()

@@ -11,8 +11,8 @@ from controlplane import problems
 from controlplane.models import AuditEntry, Fleet, Route
 from rollout import commands, dry_run
 from rollout.models import Evidence, Rollout, RolloutEvent
+from tests.rollout.api.test_rollouts import asked, client, post
 from tests.rollout.scene import PLAN, RATE, Scene
-from tests.rollout.test_api import asked, client, post
 
 pytestmark = pytest.mark.django_db
 STANDARD = {**PLAN, "gates": [{"name": n} for n in ("errors", "latency", "confidence")]}

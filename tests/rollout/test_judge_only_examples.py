@@ -21,7 +21,7 @@ from django.test import Client
 from controlplane import access
 from controlplane.models import User
 from rollout.models import KeptJudgement
-from tests.rollout.test_api import V1, client, named, post
+from tests.rollout.api.test_rollouts import V1, client, named, post
 from tests.sdk.peer import Asked, Peer, Reply, running
 
 pytestmark = pytest.mark.django_db

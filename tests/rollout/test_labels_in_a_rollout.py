@@ -14,7 +14,8 @@ from controlplane.problems import Problem
 from labeling import queue
 from monitoring import disagreements, ingest, shadow
 from monitoring.models import Outcome, ShadowDraw, ShadowPair
-from rollout import evidence, replay, tick
+from rollout import replay, tick
+from rollout.evidence import sources
 from rollout.models import Evidence, Rollout
 from rollout.phases import TERMINAL
 from rollout.plan import load
@@ -159,7 +160,7 @@ def test_the_record_of_labels_replays_to_the_same_verdict(scene: Labelling) -> N
             row.gate,
             row.step,
             row.weight_percent,
-            evidence.from_json(row.start.timestamp(), row.end.timestamp(), row.arms),
+            sources.from_json(row.start.timestamp(), row.end.timestamp(), row.arms),
         )
         for row in Evidence.objects.filter(rollout=rollout).order_by("id")
     ]

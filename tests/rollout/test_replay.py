@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from django.test import Client
 
-from rollout import commands, evidence, plans, replay
+from rollout import commands, replay
+from rollout.evidence import sources
 from rollout.gates.base import Interval, Verdict
 from rollout.models import Evidence, Rollout
 from rollout.plan import Plan, load
+from rollout.plans import stored
 from rollout.replay import Record
+from tests.rollout.api.test_rollouts import client, named, post
 from tests.rollout.judge.traffic import Behaviour as Arms
 from tests.rollout.judge.traffic import interval
 from tests.rollout.scene import PLAN, Behaviour, Scene
-from tests.rollout.test_api import client, named, post
 
 START = datetime(2026, 11, 20, 3, 0, tzinfo=UTC).timestamp()
 STANDARD = {**PLAN, "gates": [{"name": n} for n in ("errors", "latency", "confidence")]}
@@ -31,7 +33,7 @@ ONE_STEP: dict[str, Any] = {
 
 
 def plan(**changes: Any) -> Plan:
-    return plans.check(ONE_STEP | changes)
+    return stored.check(ONE_STEP | changes)
 
 
 def record(seconds: int, canary: Arms | None = None, *, seed: int = 3, rate: int = 400) -> list[Record]:
@@ -119,7 +121,7 @@ def rows_of(rollout: Rollout) -> list[Record]:
             row.gate,
             row.step,
             row.weight_percent,
-            evidence.from_json(row.start.timestamp(), row.end.timestamp(), row.arms),
+            sources.from_json(row.start.timestamp(), row.end.timestamp(), row.arms),
         )
         for row in Evidence.objects.filter(rollout=rollout)
     ]
@@ -166,7 +168,7 @@ def test_its_own_plan_would_have_done_what_it_did(behaviour: Behaviour, outcome:
 @pytest.mark.django_db
 def test_a_past_rollout_is_simulated_under_another_plan() -> None:
     ended = run(Behaviour(errors=0.03))
-    plans.create(ONE_STEP | {"alpha": 0.05}, actor="ann", now=ended.started_at)
+    stored.create(ONE_STEP | {"alpha": 0.05}, actor="ann", now=ended.started_at)
     before = Rollout.objects.count()
     shown = post(client("read"), "/plans/one-step/simulate", rollout=ended.pk)
     assert shown.status_code == 200, shown.content

@@ -12,8 +12,8 @@ from django.utils import timezone
 from controlplane.models import Fleet, Model, ModelVersion
 from rollout import commands, tick
 from rollout.drivers.base import RouteSpec
-from rollout.drivers.envoy import EnvoyDriver
-from rollout.evidence import ROUTER_LATENCY
+from rollout.drivers.envoy.driver import EnvoyDriver
+from rollout.evidence.sources import ROUTER_LATENCY
 from rollout.models import ACTIVE, Evidence, Rollout
 from tests.rollout.gateway import Gateway, Served, eventually
 from tests.rollout.model_server import ModelServer, two_servers

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from controlplane.models import Alert
-from rollout import commands, evidence, judge, look, tick
+from rollout import commands, judge, look, tick
+from rollout.evidence import sources
 from rollout.gates.base import Interval, State, Verdict
 from rollout.models import Evidence, Rollout, RolloutEvent
 from rollout.plan import load
@@ -168,7 +169,7 @@ def test_replaying_the_stored_evidence_gives_the_same_verdicts(scene: Scene) -> 
     plan = load(ended.plan)
     state = judge.enter_step(judge.start(plan.gates), plan.steps[0].weight_percent)
     for row in Evidence.objects.filter(rollout=rollout):
-        interval = evidence.from_json(row.start.timestamp(), row.end.timestamp(), row.arms)
+        interval = sources.from_json(row.start.timestamp(), row.end.timestamp(), row.arms)
         state = judge.absorb(state, row.gate, interval)
     again = judge.conclude(state, plan.alpha)
     assert again.failed is not None
@@ -207,7 +208,7 @@ def test_what_overlaps_a_change_of_weight_by_a_second_is_never_evidence(scene: S
     changes = [
         e.at for e in RolloutEvent.objects.filter(rollout=rollout) if e.state in ("running", "promoting")
     ]
-    margin = timedelta(seconds=evidence.CHANGE_MARGIN_SECONDS)
+    margin = timedelta(seconds=sources.CHANGE_MARGIN_SECONDS)
     rows = Evidence.objects.filter(rollout=rollout)
     assert {row.source for row in rows} == {"router", "collector"}
     for row in rows:

@@ -1,0 +1,1 @@
+"""JSON for rollouts, plans, waves, mirrored pairs, and the judge alone."""

@@ -1,0 +1,1 @@
+"""What both arms did, from each source. Add a source of evidence here."""

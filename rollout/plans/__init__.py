@@ -1,0 +1,1 @@
+"""The plans that ship, those that are stored, and how many requests they will need."""
