@@ -18,10 +18,11 @@ REMOTE_SCHEMES = frozenset({"mlflow-artifacts", "s3", "gs", "abfss"})  # what ML
 
 
 class ArtifactError(Problem):
-    """An artifact that cannot be had, or that is not what was registered."""
+    """An artifact that cannot be had, or that is not what was registered; `retry` says whether it may be had later."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, *, retry: bool = False) -> None:
         super().__init__(502, code, detail, ({"pointer": "/artifact_uri", "code": code, "detail": detail},))
+        self.retry = retry
 
 
 def digest_of(folder: Path) -> str:
@@ -82,6 +83,14 @@ def cache_folder(digest: str) -> Path:
 
 
 def _download(uri: str, scratch: Path) -> Path:
+    try:
+        return _downloaded(uri, scratch)
+    except mlflow_sync.MlflowError as err:
+        code = "artifact_missing" if err.gone else "artifact_unreachable"
+        raise ArtifactError(code, f"{uri}: {err.detail}", retry=not err.gone) from err
+
+
+def _downloaded(uri: str, scratch: Path) -> Path:
     if urlsplit(uri).scheme in {"models", "runs"}:
         uri = mlflow_sync.resolve(uri)
     parts = urlsplit(uri)

@@ -1,13 +1,15 @@
 """What did a version do in each interval, in all that a rollout's gates may read? By interval, and by segment.
 
 Two steps, because unpacking counts costs far more than finding out who has reported: first `heard`, then `read` of the
-intervals that are complete, with the columns that somebody will look at.
+intervals that are complete, with the columns that somebody will look at. Both are asked for every open rollout every
+few seconds: hence for both arms in one statement, and in SQL, because the ORM composes a statement anew each time.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, reduce
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from davy import counting, wire
+from django.db import connection
 from django.db.models import Min, Sum
 from numpy.typing import NDArray
 
@@ -33,6 +36,8 @@ HISTOGRAMS = {
     "errors_by_key_bucket": counting.KEY_BUCKETS,
 }
 EMBEDDING = "embedding"
+
+Span = tuple[datetime, datetime]  # start, end
 
 
 @dataclass(frozen=True)
@@ -110,40 +115,48 @@ def _coarse(version_id: int, digest: str, quantiles: tuple[float, ...], most_row
     return Coarse(digest, (whole, counts.shape[1]), rows, edges, binning.between(counts[rows], edges))
 
 
-def heard(version: ModelVersion, since: datetime, until: datetime, *, fleet: str = "") -> list[Heard]:
-    """One Heard per distinct (start, end) of live windows within [since, until], by start.
+def heard(
+    versions: Sequence[ModelVersion], since: datetime, until: datetime, *, fleet: str = ""
+) -> list[list[Heard]]:
+    """Per version one Heard per distinct (start, end) of live windows within [since, until], by start.
 
     fleet  leaves out what reporters of other fleets say; those who do not know theirs are heard by all
     """
-    found: dict[tuple[datetime, datetime], set[str]] = defaultdict(set)
-    rows = _live(version, since, until, fleet)
-    for start, end, reporters in rows.values_list("start", "end", "reporters"):
-        found[start, end].update(reporters)
-    return [Heard(start, end, frozenset(names)) for (start, end), names in sorted(found.items())]
+    found: dict[int, dict[Span, set[str]]] = {version.pk: defaultdict(set) for version in versions}
+    for row in _live_rows(("version_id", "start", "end", "reporters"), versions, since, until, fleet):
+        found[row["version_id"]][row["start"], row["end"]].update(row["reporters"])
+    return [
+        [Heard(start, end, frozenset(names)) for (start, end), names in sorted(found[version.pk].items())]
+        for version in versions
+    ]
 
 
 def read(
-    version: ModelVersion,
+    versions: Sequence[ModelVersion],
     since: datetime,
     until: datetime,
     columns: Collection[str],
     *,
     by: Collection[str] = (),
-    bins: Coarse | None = None,
+    bins: Sequence[Coarse | None] = (),
     fleet: str = "",
-) -> list[Observed]:
-    """One Observed per distinct (start, end) of live windows within [since, until], by start.
+) -> list[list[Observed]]:
+    """Per version one Observed per distinct (start, end) of live windows within [since, until], by start.
 
     columns  of HISTOGRAMS and EMBEDDING; only these are read
     by       segment keys: each of their values is counted besides the whole
-    bins     of the version's reference, for EMBEDDING; what was counted with another reference is left out of it
+    bins     of the versions' references, for EMBEDDING; what was counted with another reference is left out of it
     fleet    as for `heard`
     """
-    stored = ["start", "end", "n", "errors", "reporters", "segment", "reference_digest", *columns]
-    grouped: dict[tuple[datetime, datetime], list[tuple[Mapping[str, Any], Observed]]] = defaultdict(list)
-    for row in _live(version, since, until, fleet).only(*stored):
-        grouped[row.start, row.end].append((row.segment, _observed(row, columns, bins)))
-    return [_added(rows, by) for _, rows in sorted(grouped.items(), key=lambda item: item[0])]
+    coarse = {version.pk: own for version, own in zip(versions, bins, strict=False)}
+    told = ("start", "end", "n", "errors", "reporters", "segment", "reference_digest")
+    grouped: dict[int, dict[Span, list[tuple[Mapping[str, Any], Observed]]]] = {
+        version.pk: defaultdict(list) for version in versions
+    }
+    for row in _live_rows(("version_id", *told, *columns), versions, since, until, fleet):
+        counts = _observed(row, columns, coarse.get(row["version_id"]))
+        grouped[row["version_id"]][row["start"], row["end"]].append((row["segment"], counts))
+    return [[_added(rows, by) for _, rows in sorted(grouped[version.pk].items())] for version in versions]
 
 
 def _live(version: ModelVersion, since: datetime, until: datetime, fleet: str) -> Any:
@@ -151,18 +164,36 @@ def _live(version: ModelVersion, since: datetime, until: datetime, fleet: str) -
     return rows.filter(fleet__in=("", fleet)) if fleet else rows
 
 
-def _observed(row: Window, columns: Collection[str], bins: Coarse | None) -> Observed:
+def _live_rows(
+    columns: Sequence[str], versions: Sequence[ModelVersion], since: datetime, until: datetime, fleet: str
+) -> list[dict[str, Any]]:
+    """The rows of `_live` of several versions, by column."""
+    names = ", ".join(f'"{column}"' for column in columns)
+    statement = f"""
+        SELECT {names} FROM monitoring_window
+        WHERE version_id = ANY(%s) AND purpose = %s AND start >= %s AND "end" <= %s AND (%s = '' OR fleet IN ('', %s))
+    """  # noqa: S608 - columns of the model
+    wanted = [version.pk for version in versions], str(Purpose.LIVE), since, until, fleet, fleet
+    with connection.cursor() as cursor:
+        cursor.execute(statement, wanted)
+        rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    for row in rows:
+        row |= {column: json.loads(row[column]) for column in ("reporters", "segment") if column in row}
+    return rows
+
+
+def _observed(row: Mapping[str, Any], columns: Collection[str], bins: Coarse | None) -> Observed:
     found: dict[str, Any] = {}
     for name in columns:
-        data = bytes(getattr(row, name))
+        data = bytes(row[name])
         if not data:
             continue
         if name != EMBEDDING:
             found[name] = wire.unpack(data, (HISTOGRAMS[name],))
-        elif bins is not None and row.reference_digest == bins.digest:
+        elif bins is not None and row["reference_digest"] == bins.digest:
             found |= {"reference": bins.reference, "reference_digest": bins.digest}
             found[name] = bins.counts(data)
-    return Observed(row.start, row.end, row.n, row.errors, frozenset(row.reporters), **found)
+    return Observed(row["start"], row["end"], row["n"], row["errors"], frozenset(row["reporters"]), **found)
 
 
 def _added(rows: list[tuple[Mapping[str, Any], Observed]], by: Collection[str]) -> Observed:
@@ -198,9 +229,9 @@ def error_history(
     if began is None:
         return ErrorHistory(0.0, [])
     columns = ("errors_by_key_bucket",)
-    grouped: dict[tuple[datetime, datetime], list[Observed]] = defaultdict(list)
-    for row in rows.filter(errors__gt=0).only("start", "end", "n", "errors", "reporters", *columns):
-        grouped[row.start, row.end].append(_observed(row, columns, None))
+    grouped: dict[Span, list[Observed]] = defaultdict(list)
+    for row in rows.filter(errors__gt=0).values("start", "end", "n", "errors", "reporters", *columns):
+        grouped[row["start"], row["end"]].append(_observed(row, columns, None))
     totals = _requests(rows.filter(start__in={start for start, _ in grouped}))
     intervals = [
         replace(reduce(Observed.plus, found), n=totals[place]) for place, found in sorted(grouped.items())
@@ -208,7 +239,7 @@ def error_history(
     return ErrorHistory((until - began).total_seconds(), intervals)
 
 
-def _requests(rows: Any) -> dict[tuple[datetime, datetime], int]:
+def _requests(rows: Any) -> dict[Span, int]:
     """n by interval over all segments; those without errors are requests, too."""
     found: Iterable[Mapping[str, Any]] = rows.order_by().values("start", "end").annotate(requests=Sum("n"))
     return {(row["start"], row["end"]): int(row["requests"]) for row in found}

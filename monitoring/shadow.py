@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import numpy as np
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max, Min, Q, QuerySet, Sum
 
 from controlplane.models import ModelVersion
@@ -51,10 +51,18 @@ def _share(stable: ModelVersion, now: datetime) -> float:
     return float(min(1.0, SAMPLES_A_SECOND / rate))
 
 
+#: In SQL, because every report asks: to compose it with the ORM took eight times as long.
+_SHARE = """
+    SELECT max(share) FROM monitoring_shadowdraw WHERE (version_id = %s OR stable_id = %s) AND until > %s
+"""
+
+
 def share(version: ModelVersion, now: datetime) -> float:
     """The share of requests that the version's collectors should sample for comparison; 0 for none."""
-    draws = ShadowDraw.objects.filter(Q(version=version) | Q(stable=version), until__gt=now)
-    return float(draws.aggregate(most=Max("share"))["most"] or 0.0)
+    with connection.cursor() as cursor:
+        cursor.execute(_SHARE, [version.pk, version.pk, now])
+        (most,) = cursor.fetchone()
+    return float(most or 0.0)
 
 
 def match(now: datetime) -> int:

@@ -114,20 +114,21 @@ def total(
     query = Window.objects.filter(version=version, purpose__in=purposes, start__gte=since, end__lte=until)
     if segment:
         query = query.filter(segment__contains=dict(segment))
-    rows = list(query)
     shape = references.shape_of(version)
-    own = (row.embedding for row in rows if shape and row.reference_digest == shape.digest)
+    columns = ["start", "end", "n", "errors", "confidence", "latency", "detections", "reporters"]
+    rows = list(query.values(*columns, *(("embedding", "reference_digest") if shape else ())))
+    own = (row["embedding"] for row in rows if shape and row["reference_digest"] == shape.digest)
     return Total(
-        start=min((row.start for row in rows), default=None),
-        end=max((row.end for row in rows), default=None),
+        start=min((row["start"] for row in rows), default=None),
+        end=max((row["end"] for row in rows), default=None),
         windows=len(rows),
-        n=sum(row.n for row in rows),
-        errors=sum(row.errors for row in rows),
-        confidence=_sum((row.confidence for row in rows), counting.CONFIDENCE_BINS),
-        latency=_sum((row.latency for row in rows), counting.LATENCY_BINS),
-        detections=_sum((row.detections for row in rows), counting.DETECTION_BINS),
+        n=sum(row["n"] for row in rows),
+        errors=sum(row["errors"] for row in rows),
+        confidence=_sum((row["confidence"] for row in rows), counting.CONFIDENCE_BINS),
+        latency=_sum((row["latency"] for row in rows), counting.LATENCY_BINS),
+        detections=_sum((row["detections"] for row in rows), counting.DETECTION_BINS),
         embedding=_sum(own, shape.rows, shape.bins) if shape else None,
-        reporters=frozenset(name for row in rows for name in row.reporters),
+        reporters=frozenset(name for row in rows for name in row["reporters"]),
     )
 
 

@@ -16,15 +16,17 @@ from rollout import holds, phases
 from rollout.gates.base import GateSpec, GateVerdict, Verdict
 from rollout.holds.base import Question
 from rollout.models import Rollout
-from rollout.phases import Position
+from rollout.phases import Phase, Position
 from rollout.plan import Plan
 
 Answers = dict[str, Any]
 
 
 def question(rollout: Rollout, plan: Plan, at: Position, now: datetime) -> Question:
-    """May the rollout leave the step where it stands?"""
+    """May the rollout leave the step where it stands? A route's first version: may it go live?"""
     next_step = 0 if phases.shadowing(plan, at) else at.step + 1
+    if at.phase is Phase.PENDING:
+        next_step = len(plan.steps)
     weights = [step.weight_percent for step in plan.steps]
     return Question(
         rollout=rollout.pk,

@@ -13,7 +13,7 @@ from controlplane.models import Fleet, ModelVersion, Route, Severity, User
 from controlplane.problems import Problem
 from monitoring import references
 from rollout import approvals, drivers, gates, golden, journal, phases, plan
-from rollout.drivers.base import Mirrors
+from rollout.drivers.base import LimitsWeights, Mirrors
 from rollout.models import ACTIVE, Rollout, RolloutEvent
 from rollout.phases import CommandRefusedError, Phase
 from rollout.plan import Plan
@@ -78,11 +78,23 @@ def check_fit(version: ModelVersion, route: Route, chosen: Plan) -> None:
     """Refuse what the plan could never do with this version on this fleet. Raises Problem naming the field."""
     check_references(version, route.stable, chosen)
     golden.check(version, route.stable, chosen)
-    if chosen.shadow is not None and not isinstance(drivers.of(route.fleet), Mirrors):
+    driver = drivers.of(route.fleet)
+    if isinstance(driver, LimitsWeights):
+        _check_weights(driver, route.fleet, chosen)
+    if chosen.shadow is not None and not isinstance(driver, Mirrors):
         detail = f"the driver {route.fleet.driver} of {route.fleet.name} cannot mirror requests"
         raise problems.field(
             "/plan/shadow", "no_mirroring", f"{detail}: take `shadow` out of plan {chosen.name}"
         )
+
+
+def _check_weights(driver: LimitsWeights, fleet: Fleet, chosen: Plan) -> None:
+    """Refuse weights that the fleet's router cannot apply."""
+    weights = {f"steps/{i}/weight_percent": step.weight_percent for i, step in enumerate(chosen.steps)}
+    for where, percent in {**weights, "holdback_percent": chosen.holdback_percent}.items():
+        refusal = driver.why_not(percent)
+        if refusal:
+            raise problems.field(f"/plan/{where}", "weight_not_possible", f"{fleet.name}: {refusal}")
 
 
 def check_references(version: ModelVersion, stable: ModelVersion | None, chosen: Plan) -> None:

@@ -11,8 +11,8 @@ from controlplane import problems
 from controlplane.models import Fleet, ModelVersion, Route, Slot
 from monitoring import windows
 from rollout import commands, drivers, gates
-from rollout.drivers.base import Assigns
-from rollout.evidence import collected
+from rollout.drivers.base import Assigns, CountsRequests
+from rollout.evidence import collected, scraped
 from rollout.gates.base import Arm, GateSpec
 from rollout.models import ACTIVE, Evidence, Rollout
 from rollout.phases import Phase
@@ -24,6 +24,7 @@ LOOK_BACK = timedelta(hours=1)  # of stable's windows: its rates
 STARTS = ("start", "supersede")  # what of `_would` begins a rollout
 RECENT = timedelta(minutes=10)  # of stable's windows: the request rate
 EVIDENCE_ROWS = 3600  # of the route's last rollout: the router's view of stable
+COUNTERS = {"router": "the router's counts", scraped.SOURCE: "Prometheus' counts"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def dry_run(version: ModelVersion, fleet: Fleet, chosen: Plan, now: datetime) ->
         "seconds": _sum([step["seconds"] for step in steps]),
         "precision": needs.PRECISION,
         "holds": [gate.name for gate in chosen.holds],
+        "errors_counted_by": _counter_json(fleet),
         "traffic": {
             "requests_per_second": traffic.requests_per_second,
             "stable_by_collectors": {"requests": traffic.collector.n, "errors": traffic.collector.errors},
@@ -202,6 +204,20 @@ def _traffic(route: Route, now: datetime) -> Traffic:
     )
 
 
+def _counter_json(fleet: Fleet) -> dict[str, Any]:
+    """Who counts the requests of the errors gate, and what a Prometheus costs in time."""
+    scraper = drivers.scraper(fleet)
+    if scraper is None:
+        own = isinstance(drivers.of(fleet), CountsRequests)
+        return {"source": "router" if own else collected.SOURCE, "detail": ""}
+    limits = scraped.limits(scraper.scrape_seconds)
+    detail = (
+        f"Prometheus scrapes every {scraper.scrape_seconds:g} s: what goes wrong is seen within "
+        f"{limits['notices_within_seconds']:g} s, after a change of weight within {limits['first_within_seconds']:g} s"
+    )
+    return {"source": scraped.SOURCE, "detail": detail, **limits}
+
+
 def _assignment(fleet: Fleet) -> str:
     """The unit of the router's split, as the fleet's config says; "key" proves least."""
     driver = drivers.of(fleet)
@@ -243,7 +259,7 @@ def _by_router(route: Route) -> tuple[Arm, float | None, list[str]]:
         for pk, stable_id, version_id in rollouts
         if route.stable_id in (stable_id, version_id)
     }
-    rows = Evidence.objects.filter(rollout__in=of_stable, source="router", gate="errors").order_by("-id")
+    rows = Evidence.objects.filter(rollout__in=of_stable, source__in=COUNTERS, gate="errors").order_by("-id")
     last = rows.first()
     if last is None:
         return Arm(0), None, []
@@ -254,5 +270,6 @@ def _by_router(route: Route) -> tuple[Arm, float | None, list[str]]:
         n, errors = n + arm["n"], errors + arm["errors"]
         requests += sum(other["n"] for other in row.arms.values())
         seconds += (row.end - row.start).total_seconds()
-    source = f"the router's counts in rollout {last.rollout_id} ({n:,} requests, up to {last.end:%Y-%m-%d %H:%M} UTC)"
+    where = f"{COUNTERS[last.source]} in rollout {last.rollout_id}"
+    source = f"{where} ({n:,} requests, up to {last.end:%Y-%m-%d %H:%M} UTC)"
     return Arm(n, errors), requests / seconds if seconds > 0 else None, [source]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.db import connection
 from django.db.models import F
 
 from controlplane import alerts
 from controlplane.models import Alert, Route, Severity, Slot
 from rollout.gates.base import GateVerdict
-from rollout.models import Purge, Rollout, RolloutEvent
+from rollout.models import Evidence, Purge, Rollout, RolloutEvent
 from rollout.phases import TERMINAL, Phase, Position, overdue
 from rollout.plan import load as load_plan
 
@@ -61,7 +63,9 @@ def save(
     weight, and the alerts. False (and nothing written) when somebody else acted first.
     """
     has_moved = moved(before, after)
-    row = {
+    sources = columns.get("sources", rollout.sources)
+    asks = "" if has_moved else sources.get("asks", "")
+    position = {
         "state": after.phase,
         "ending": after.ending or "",
         "step": after.step,
@@ -70,17 +74,49 @@ def save(
         "step_entered_at": after.step_entered_at,
         "reason": after.reason,
         "ended_at": now if after.phase in TERMINAL else None,
-        "revision": rollout.revision + 1,
-        **columns,
     }
+    row: dict[str, Any] = {k: v for k, v in position.items() if v != getattr(rollout, k)}
+    row |= {**columns, "sources": {**sources, "asks": asks}, "revision": rollout.revision + 1}
     if not Rollout.objects.filter(pk=rollout.pk, revision=rollout.revision).update(**row):
         return False
     if has_moved:
         _log(rollout, after, now, actor)
         _set_route(rollout, before, after, now)
         _tell(rollout, before, after, now, actor)
-    _tell_overdue(rollout, after, has_moved, now)
+    news = asks != rollout.sources.get("asks", "")
+    if news:
+        _tell_asking(rollout, after, asks, now)
+    if news or not asks:  # what waits for people is not overdue
+        _tell_overdue(rollout, after, has_moved or news, now)
     return True
+
+
+def keep_evidence(rows: Sequence[Evidence]) -> None:
+    """Store what the decision was made from; call inside its transaction.
+
+    In SQL: every tick does it, and the ORM's bulk_create cost as much as judging the rows.
+    """
+    if not rows:
+        return
+    values = [
+        (
+            row.rollout_id,
+            row.gate,
+            row.source,
+            row.start,
+            row.end,
+            row.step,
+            row.weight_percent,
+            json.dumps(row.arms),
+            json.dumps(row.log_e),
+        )
+        for row in rows
+    ]
+    columns = 'rollout_id, gate, source, start, "end", step, weight_percent, arms, log_e'
+    holes = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s, %s)"] * len(values))
+    statement = f"INSERT INTO rollout_evidence ({columns}) VALUES {holes}"  # noqa: S608 - holes only
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [value for row in values for value in row])
 
 
 def _log(
@@ -135,6 +171,7 @@ def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, ac
     """Open and close the route's alerts. One sentence: what, since when, which version, what Davy did, what next."""
     model, fleet = rollout.route.model.name, rollout.route.fleet.name
     held, rolled_back = f"rollout/held/{model}/{fleet}", f"rollout/rolled-back/{model}/{fleet}"
+    failed = f"rollout/failed/{model}/{fleet}"
     page = f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}"
     if after.phase is Phase.HELD:
         text = (
@@ -153,8 +190,29 @@ def _tell(rollout: Rollout, before: Position, after: Position, now: datetime, ac
         text = f"{rollout.version} was rolled back on {fleet} at {now:%H:%M:%S} UTC from {before.weight_percent:g} %: "
         back = f"{rollout.stable} gets all traffic again" if rollout.stable else "no version gets traffic"
         _open(rolled_back, rollout, Severity.ERROR, f"{text}{after.reason}; {back}; see {page}", now)
+    if after.phase is Phase.FAILED:
+        keeps = f"{rollout.stable} keeps all traffic" if rollout.stable else "no version gets traffic"
+        text = (
+            f"{rollout.version} failed on {fleet} at {now:%H:%M:%S} UTC: {after.reason}; {keeps}; see {page}"
+        )
+        # nobody's requests suffer: it can wait until morning
+        _open(failed, rollout, Severity.WARNING, text, now)
+    elif before.phase is Phase.PENDING and after.phase not in TERMINAL:
+        alerts.resolve(failed, resolution=f"{rollout.version} is {after.phase}", now=now)
     if after.phase is Phase.PROMOTED:
         alerts.resolve(rolled_back, resolution=f"{rollout.version} was promoted", now=now)
+
+
+def _tell_asking(rollout: Rollout, after: Position, asks: str, now: datetime) -> None:
+    """Tell once that people are asked, and end it when they have answered or the rollout has moved on."""
+    model, fleet = rollout.route.model.name, rollout.route.fleet.name
+    cause = f"rollout/approval/{model}/{fleet}"
+    if asks:
+        text = f"{rollout.version} waits for people on {fleet} since {now:%H:%M:%S} UTC: {asks}"
+        page = f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}"
+        _open(cause, rollout, Severity.INFO, f"{text}; nothing else is missing, say yes or no: {page}", now)
+    else:
+        alerts.resolve(cause, resolution=f"rollout {rollout.pk} is {after.phase}: {after.reason}", now=now)
 
 
 def _tell_overdue(rollout: Rollout, after: Position, moved: bool, now: datetime) -> None:
@@ -222,4 +280,4 @@ def _open(cause: str, rollout: Rollout, severity: Severity, summary: str, now: d
 
 def verdict_json(verdict: GateVerdict) -> dict[str, Any]:
     """A gate's verdict as REST and the pages show it."""
-    return asdict(verdict)
+    return dict(vars(verdict))

@@ -11,13 +11,12 @@ from django.core import signing
 from django.db import transaction
 
 from controlplane import problems
-from rollout import judgements
+from rollout import judgements, prometheus
 from rollout.gates.base import State
-from rollout.holds import prometheus
-from rollout.holds.prometheus import PrometheusError
 from rollout.judgements import Answer, Reading, Terms
 from rollout.models import KeptJudgement
 from rollout.plans import stored
+from rollout.prometheus import PrometheusError
 
 ARMS = ("stable", "canary")
 STATE_CHARACTERS = 65_536  # of a signed state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +11,13 @@ from django.conf import settings
 from controlplane import artifacts
 from controlplane.models import ModelVersion, Route
 from monitoring import shadow
-from rollout import asking, gates, journal, judge, phases
+from rollout import asking, drivers, gates, journal, judge, phases
 from rollout.drivers.base import Assigns, Bundle, CountsRequests, Driver, DriverError, RouterCounts, RouteSpec
-from rollout.evidence import collected, labelled, splits
+from rollout.drivers.scraped import Scraper
+from rollout.evidence import collected, labelled, scraped, splits
 from rollout.evidence import sources as evidence
 from rollout.gates.base import GateSpec, GateVerdict, Interval
+from rollout.holds.approval import ApprovalHold
 from rollout.models import ACTIVE, Evidence, Rollout
 from rollout.phases import JUDGED, Phase, Position, Seen
 from rollout.plan import Plan
@@ -28,11 +30,13 @@ class Look:
     observed_percent: float | None = None
     canary_ready: bool = False
     trouble: str = ""
+    refused: str = ""
     outage: str = ""
     changed_by_hand: str = ""
     incident: str = ""
     mismatch: str = ""
     counts: RouterCounts | None = None
+    scraper: Scraper | None = None  # counts requests in the router's place
     sources: evidence.Sources = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
     verdicts: tuple[GateVerdict, ...] = ()
@@ -58,17 +62,22 @@ def own_slot(rollout: Rollout) -> str:
     return route.stable_slot if is_stable else route.canary_slot
 
 
+def refusal(rollout: Rollout, err: DriverError | artifacts.ArtifactError) -> str:
+    """Why the rollout can never start, in words; "" where the next attempt may succeed."""
+    return "" if err.retry else f"{rollout.version} cannot be loaded on {rollout.route.fleet.name}: {err}"
+
+
 def take(rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datetime) -> Look:
     """Ask the fleet and absorb the evidence of closed intervals. A driver's error is kept, not raised."""
     look = Look(trouble=rollout.trouble, sources=dict(rollout.sources), judge=dict(rollout.judge))
-    route = spec(rollout.route)
+    look.scraper = drivers.scraper(rollout.route.fleet)
     try:
         look.canary_ready = driver.ready(bundle(rollout.version), own_slot(rollout))
-        look.observed_percent = driver.observed_weight(route)
+        look.observed_percent = driver.observed_weight(spec(rollout.route))
         if at.phase in JUDGED or at.phase is Phase.WATCHING:
-            _read_router(look, rollout, at, driver, route)
+            _read_counts(look, rollout, plan, at, driver, now)
     except DriverError as err:
-        look.trouble = str(err)
+        look.trouble, look.refused = str(err), refusal(rollout, err)
     if at.phase in JUDGED:
         wanted = look.observed_percent is not None and abs(look.observed_percent - at.weight_percent) < 0.01
         if not wanted and look.observed_percent is not None and evidence.was_settled(look.sources):
@@ -85,6 +94,9 @@ def take(rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: dateti
         look.sources = evidence.note_weight(look.sources, _is_held_back(look, at), now.timestamp())
         _judge(look, rollout, plan, at, driver, now)  # labels of the steps' requests come late
         look.verdicts += asking.verdicts(plan, look.sources.get("holds", {}))  # as they were at the promotion
+    elif at.phase is Phase.PENDING and rollout.route.stable_id is None and look.canary_ready:
+        people = tuple(spec for spec in plan.holds if spec.name == ApprovalHold.name)
+        _ask_holds(look, rollout, replace(plan, gates=people), at, now)  # no analysis, but nobody goes around a no
     # else their alerts are looked for in vain
     look.sources["odd"] = [bool(look.changed_by_hand), bool(look.incident), bool(look.mismatch)]
     return look
@@ -95,20 +107,41 @@ def _is_held_back(look: Look, at: Position) -> bool:
     return look.observed_percent is not None and abs(look.observed_percent - at.weight_percent) < 0.01
 
 
-def _read_router(look: Look, rollout: Rollout, at: Position, driver: Driver, route: RouteSpec) -> None:
-    """Keep the router's counters for this tick; in the watch, see whether the new version fails outright.
+def _read_counts(
+    look: Look, rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datetime
+) -> None:
+    """Keep the counters for this tick; in the watch, see whether the new version fails outright.
 
     That only matters while the old version is ready to take the traffic back.
     """
-    if not isinstance(driver, CountsRequests):
+    route, apart_seconds = spec(rollout.route), 0.0
+    if look.scraper is not None:
+        _scrape(look, look.scraper, rollout, plan, at, now)
+        apart_seconds = look.scraper.scrape_seconds
+    elif isinstance(driver, CountsRequests):
+        look.counts = driver.router_counts(route)
+    if look.counts is None:
         return
-    look.counts = driver.router_counts(route)
-    look.sources = evidence.note_recent(look.sources, look.counts)
+    look.sources = evidence.note_recent(look.sources, look.counts, apart_seconds)
     if at.phase is Phase.WATCHING:
         outage = evidence.outage(look.sources)
         old = rollout.stable
         if outage and old is not None and driver.ready(bundle(old), route.canary_slot):
             look.outage = outage
+
+
+def _scrape(look: Look, scraper: Scraper, rollout: Rollout, plan: Plan, at: Position, now: datetime) -> None:
+    """Have Prometheus' counters once a scrape interval; what it says instead is the rollout's trouble.
+
+    While requests are only mirrored, servers' counters hold copies, which are no evidence of errors.
+    """
+    if rollout.stable is None or phases.shadowing(plan, at):
+        return
+    route, own = spec(rollout.route), own_slot(rollout)
+    other = route.canary_slot if own == route.stable_slot else route.stable_slot
+    versions = {own: rollout.version.name, other: rollout.stable.name}
+    look.sources, look.counts = scraped.ask(look.sources, scraper, route, versions, now.timestamp())
+    look.trouble = look.trouble or scraped.said(look.sources)
 
 
 def _judge(look: Look, rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: datetime) -> None:
@@ -120,7 +153,7 @@ def _judge(look: Look, rollout: Rollout, plan: Plan, at: Position, driver: Drive
             share = 100 - at.weight_percent if at.phase is Phase.WATCHING else at.weight_percent
             look.sources = splits.note(look.sources, reading.interval, share, _assignment(driver))
         for gate in plan.statistical:
-            interval = _evidence_for(gate, driver, reading)
+            interval = _evidence_for(gate, look, driver, reading)
             if interval is None:
                 continue
             try:
@@ -162,9 +195,9 @@ def _assignment(driver: Driver) -> str:
     return driver.assignment() if isinstance(driver, Assigns) else "key"
 
 
-def _evidence_for(gate: GateSpec, driver: Driver, reading: evidence.Reading) -> Interval | None:
+def _evidence_for(gate: GateSpec, look: Look, driver: Driver, reading: evidence.Reading) -> Interval | None:
     """What a gate reads of a reading: all of its own source, and of collectors also what they alone know."""
-    if _source(gate, driver) == reading.source:
+    if _source(gate, look, driver) == reading.source:
         return reading.interval
     return collected.beside(gate, reading.interval) if reading.source == collected.SOURCE else None
 
@@ -182,18 +215,20 @@ def _ask_holds(look: Look, rollout: Rollout, plan: Plan, at: Position, now: date
     look.failed = look.failed or asking.objection(plan, answered, "rollback")
 
 
-def _source(gate: GateSpec, driver: Driver) -> str:
+def _source(gate: GateSpec, look: Look, driver: Driver) -> str:
     """Whose counts a gate reads, the same all through a rollout: two sources would count a request twice.
 
-    Errors: the router's where the driver offers its counters, else the collectors'. Latency: the collectors', or the
-    router's where the plan sets `source` to it.
+    Errors: Prometheus' where the fleet's config has one, else the router's where the driver offers its counters, else
+    the collectors'. Latency: the collectors', or the router's where the plan sets `source` to it.
     """
     wanted = gates.source(gate)
     if wanted in labelled.SOURCES:
         return wanted
     if wanted == "router" and "latency" in gates.get(gate.name).needs:
         return evidence.ROUTER_LATENCY
-    return wanted if isinstance(driver, CountsRequests) else "collector"
+    if wanted == "router" and look.scraper is not None:
+        return scraped.SOURCE
+    return collected.SOURCE if wanted == "router" and not isinstance(driver, CountsRequests) else wanted
 
 
 def _readings(
@@ -205,11 +240,10 @@ def _readings(
         return readings
     if look.counts is not None:
         counts = look.counts.swapped() if watching else look.counts
-        look.sources, reading = evidence.from_router(look.sources, counts)
-        look.sources, slow = evidence.latency_from_router(look.sources, counts)
-        readings += [each for each in (reading, slow) if each]
+        look.sources, found = _counted(look, counts)
+        readings += found
     if rollout.stable is not None:
-        sources = {gate.name: _source(gate, driver) for gate in plan.statistical}
+        sources = {gate.name: _source(gate, look, driver) for gate in plan.statistical}
         look.sources, found = collected.read(
             look.sources,
             rollout.version,
@@ -222,6 +256,16 @@ def _readings(
         )
         readings += found
     return readings
+
+
+def _counted(look: Look, counts: RouterCounts) -> tuple[evidence.Sources, list[evidence.Reading]]:
+    """What Prometheus', or the router's, counters say since they were last read."""
+    if look.scraper is not None:
+        sources, reading = scraped.read(look.sources, counts, look.scraper.scrape_seconds)
+        return sources, [reading] if reading else []
+    sources, reading = evidence.from_router(look.sources, counts)
+    sources, slow = evidence.latency_from_router(sources, counts)
+    return sources, [each for each in (reading, slow) if each]
 
 
 def _evidence_row(
@@ -265,6 +309,7 @@ def seen_by(rollout: Rollout, plan: Plan, at: Position, look: Look, now: datetim
         first_version=rollout.route.stable_id is None,
         blocked_by=blocked_by(rollout) if at.phase is Phase.PENDING else "",
         trouble=look.trouble,
+        refused=look.refused,
         failed=look.failed,
         held_by=look.held_by,
         gates=tuple(verdict for verdict in look.verdicts if verdict.name not in idle),

@@ -60,6 +60,7 @@ class Seen:
     first_version: bool = False  # the route has no stable version: there is nothing to compare with
     blocked_by: str = ""  # another rollout of the route that is not over yet
     trouble: str = ""  # the driver's error
+    refused: str = ""  # what no further attempt changes, in words: the version, the fleet, its refusal
     failed: GateVerdict | None = None
     held_by: GateVerdict | None = None  # a hold that says no
     changed_by_hand: str = ""  # somebody else moved the route's weight: what was seen, in words
@@ -98,9 +99,16 @@ def _say(at: Position, reason: str) -> Position:
 def _pending(plan: Plan, at: Position, seen: Seen) -> Position:
     if seen.blocked_by:
         return _say(at, f"waits for {seen.blocked_by} to be over")
+    if seen.refused:
+        ended = "it got no traffic, the rollout is over; correct that and start it again"
+        return _to(at, Phase.FAILED, seen.now, f"{seen.refused}; {ended}")
     if not seen.canary_ready:
         waiting = seen.trouble or "the slot is loading the version"
         return _say(at, f"waits at weight 0 until the version is ready: {waiting}")
+    if seen.first_version and seen.failed is not None:
+        return _to(at, Phase.ROLLED_BACK, seen.now, f"it got no traffic: {seen.failed.reason}")
+    if seen.first_version and _not_passed(seen):
+        return _say(at, f"the version is ready and waits at weight 0 for {_people_waited_for(at, seen)}")
     if seen.first_version:
         reason = (
             "first version of this route: goes live without analysis, there is nothing to compare it with"
@@ -170,7 +178,7 @@ def _what_is_missing(plan: Plan, at: Position, seen: Seen) -> str:
     where = "mirroring" if shadowing(plan, at) else f"step {at.step + 1} at {at.weight_percent:g} %"
     undecided = _undecided(seen)
     if undecided and not (undecided == _NO_GATE and shadowing(plan, at)):
-        return f"{where}: waits for {_undecided(seen, people=False) or _people_waited_for(seen)}"
+        return f"{where}: waits for {_undecided(seen, people=False) or _people_waited_for(at, seen)}"
     dwell = (
         plan.shadow.least_seconds
         if plan.shadow and shadowing(plan, at)
@@ -184,27 +192,41 @@ def _observed(at: Position, seen: Seen) -> bool:
     return seen.observed_percent is not None and abs(seen.observed_percent - at.weight_percent) <= 0.01
 
 
+def _not_passed(seen: Seen) -> list[GateVerdict]:
+    """The required gates that have spoken and have not passed."""
+    return [g for g in seen.gates if g.required and not g.dry_run and g.verdict is not Verdict.PASS]
+
+
 def _undecided(seen: Seen, *, people: bool = True) -> str:
     """The required gates that have not passed, in words; "evidence" before any gate has spoken.
 
     Without `people`, those that wait for a person are left out: waiting for them is not being stuck.
     """
-    required = [g for g in seen.gates if g.required and not g.dry_run]
-    waiting = [g.name for g in required if g.verdict is not Verdict.PASS and (people or not g.asks_people)]
-    return ", ".join(waiting) or ("" if required else _NO_GATE)
+    waiting = [g.name for g in _not_passed(seen) if people or not g.asks_people]
+    spoken = any(g.required and not g.dry_run for g in seen.gates)
+    return ", ".join(waiting) or ("" if spoken else _NO_GATE)
 
 
-def _people_waited_for(seen: Seen) -> str:
-    """What the gates that ask people say: who may answer."""
-    return "; ".join(
-        f"{g.name}: {g.reason}" for g in seen.gates if g.asks_people and g.required and not g.dry_run
-    )
+def _people_waited_for(at: Position, seen: Seen) -> str:
+    """What the gates that ask people say: who may answer. A first version asks nobody else, nor is it judged."""
+    asked = [g for g in _not_passed(seen) if g.asks_people or at.phase is Phase.PENDING]
+    return "; ".join(f"{g.name}: {g.reason}" for g in asked)
+
+
+def asks_people(at: Position, seen: Seen, *, asked_before: bool) -> str:
+    """What people are asked, once a rollout waits for nothing else; empty where it does not wait for them.
+
+    With `asked_before` they stay asked though another gate wavers: nobody is paged once for each wavering.
+    """
+    if at.phase not in (Phase.PENDING, Phase.RUNNING):
+        return ""
+    alone = asked_before or at.phase is Phase.PENDING or not _undecided(seen, people=False)
+    return _people_waited_for(at, seen) if alone else ""
 
 
 def _patience_seconds(plan: Plan, seen: Seen) -> float:
     """The shortest patience among the gates that are waited for, each its own or the plan's; nobody hurries people."""
-    waiting = {g.name for g in seen.gates if g.required and not g.dry_run and g.verdict is not Verdict.PASS}
-    waiting -= {g.name for g in seen.gates if g.asks_people}
+    waiting = {g.name for g in _not_passed(seen) if not g.asks_people}
     own = {g.name: g.patience_seconds or plan.patience_seconds for g in plan.gates}
     return min((own[name] for name in waiting if name in own), default=plan.patience_seconds)
 

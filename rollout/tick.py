@@ -12,45 +12,66 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
 
 from controlplane import artifacts
 from controlplane.models import Route
-from rollout import drivers, journal, judge, look, phases
+from rollout import drivers, journal, judge, leases, look, phases
 from rollout.drivers.base import Driver, DriverError, KnowsCapacity, Mirrors, RouteSpec
 from rollout.evidence import sources as evidence
 from rollout.look import Look, blocked_by, bundle, own_slot, spec
-from rollout.models import ACTIVE, Evidence, Rollout
-from rollout.phases import JUDGED, TERMINAL, Phase, Position
+from rollout.models import Rollout
+from rollout.phases import JUDGED, TERMINAL, Phase, Position, Seen
+from rollout.plan import Plan
 from rollout.plan import load as load_plan
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=20)
+OBSERVED_EVERY = timedelta(seconds=10)
 
 
 def tick(rollout_id: int, now: datetime) -> bool:
     """Move one rollout on. False when another worker has it or it is over. Safe to repeat."""
-    free = Q(leased_until__isnull=True) | Q(leased_until__lt=now)
-    due = Rollout.objects.filter(Q(pk=rollout_id, state__in=ACTIVE) & free)
-    mine = now + LEASE
-    if not due.update(leased_until=mine):
+    rollout = leases.take(rollout_id, now)
+    if rollout is None:
         return False
+    is_free = False
     try:
-        _tick(rollout_id, now)
+        is_free = _tick(rollout, now)
     finally:
-        Rollout.objects.filter(pk=rollout_id, leased_until=mine).update(leased_until=None)
+        if not is_free:
+            leases.end(rollout)
     return True
 
 
-def _tick(rollout_id: int, now: datetime) -> None:
-    rollout = _read(rollout_id)
+def _tick(rollout: Rollout, now: datetime) -> bool:
+    """Whether the lease ended with the save: the fleet does what is wanted, so there is nothing to tell it."""
     plan, before = load_plan(rollout.plan), journal.position(rollout)
     driver = drivers.of(rollout.route.fleet)
     seen = look.take(rollout, plan, before, driver, now)
-    after = phases.decide(plan, before, look.seen_by(rollout, plan, before, seen, now))
-    if _save(rollout, before, after, seen, now):
-        _apply(_read(rollout_id) if journal.moved(before, after) else rollout, driver)
+    known = look.seen_by(rollout, plan, before, seen, now)
+    after = phases.decide(plan, before, known)
+    if not journal.moved(before, after):
+        asked_before = bool(rollout.sources.get("asks"))
+        seen.sources["asks"] = phases.asks_people(after, known, asked_before=asked_before)
+    is_done = _is_done(rollout, plan, before, after, seen)
+    if not _save(rollout, before, after, seen, now, is_done):
+        return False
+    if not is_done:
+        _apply(_read(rollout.pk) if journal.moved(before, after) else rollout, driver, now)
+    return is_done
+
+
+def _is_done(rollout: Rollout, plan: Plan, before: Position, after: Position, seen: Look) -> bool:
+    """Whether nothing moved, and the fleet was seen to do what the rollout wants."""
+    wanted, observed = rollout.route.weight_percent, seen.observed_percent
+    return (
+        after.phase in JUDGED
+        and not journal.moved(before, after)
+        and observed is not None
+        and _is_at(observed, wanted)
+        and plan.shadow is None
+        and not rollout.trouble
+    )
 
 
 def _read(rollout_id: int) -> Rollout:
@@ -58,32 +79,46 @@ def _read(rollout_id: int) -> Rollout:
     return Rollout.objects.select_related(*related).get(pk=rollout_id)
 
 
-def _save(rollout: Rollout, before: Position, after: Position, seen: Look, now: datetime) -> bool:
-    """Store decision, evidence, roles and alerts together; False when somebody else acted since we read."""
+def _save(
+    rollout: Rollout, before: Position, after: Position, seen: Look, now: datetime, is_done: bool
+) -> bool:
+    """Store decision, evidence, roles and alerts together; False when somebody else acted since we read.
+
+    With `is_done` the lease ends as well.
+    """
     state, sources = seen.judge, seen.sources
     if after.phase in JUDGED and after.weight_percent != before.weight_percent:
         state = judge.enter_step(
             state or judge.start(load_plan(rollout.plan).statistical), after.weight_percent
         )
         sources = evidence.note_weight(sources, False, now.timestamp())
-    columns: dict[str, Any] = {"sources": sources, "judge": state}
+    columns: dict[str, Any] = {"sources": sources}
+    if state != rollout.judge:
+        columns["judge"] = state
     if seen.verdicts:
         columns["gates"] = [journal.verdict_json(v) for v in seen.verdicts]
+    if is_done:
+        columns["leased_until"] = leases.ended(rollout)
     with transaction.atomic():
         # before the roles may swap: it was observed under those that were read
-        Route.objects.filter(pk=rollout.route_id).update(
-            observed_weight_percent=seen.observed_percent, observed_at=now
-        )
+        _note_observed(rollout.route, seen.observed_percent, now)
         if not journal.save(rollout, before, after, now=now, columns=columns):
             transaction.set_rollback(True)
             return False
-        Evidence.objects.bulk_create(seen.rows)
+        journal.keep_evidence(seen.rows)
         odd = (seen.changed_by_hand, seen.incident, seen.mismatch)
         journal.tell_oddities(rollout, *odd, judged=after.phase in JUDGED, now=now)
     return True
 
 
-def _apply(rollout: Rollout, driver: Driver) -> None:
+def _note_observed(route: Route, percent: float | None, now: datetime) -> None:
+    """Store the observed weight where it is news, and now and then that it is still so."""
+    last = route.observed_at
+    if percent != route.observed_weight_percent or last is None or not last <= now < last + OBSERVED_EVERY:
+        Route.objects.filter(pk=route.pk).update(observed_weight_percent=percent, observed_at=now)
+
+
+def _apply(rollout: Rollout, driver: Driver, now: datetime) -> None:
     """Make the fleet what the rollout wants. Errors are logged: the next tick tries again and tells."""
     route, phase = spec(rollout.route), Phase(rollout.state)
     try:
@@ -102,9 +137,23 @@ def _apply(rollout: Rollout, driver: Driver) -> None:
     except (DriverError, artifacts.ArtifactError) as err:
         log.warning("rollout %s: %s", rollout.pk, err)
         Rollout.objects.filter(pk=rollout.pk).update(trouble=str(err))
+        refused = look.refusal(rollout, err)
+        if refused and phase is Phase.PENDING:
+            _fail(rollout.pk, refused, now)
     else:
         if rollout.trouble:
             Rollout.objects.filter(pk=rollout.pk).update(trouble="")
+
+
+def _fail(rollout_id: int, refused: str, now: datetime) -> None:
+    """End a rollout that can never start; where somebody acted in between, the next tick sees what they did."""
+    rollout = _read(rollout_id)
+    before = journal.position(rollout)
+    if before.phase is Phase.PENDING:
+        seen = Seen(now, canary_ready=False, observed_percent=None, refused=refused)
+        with transaction.atomic():
+            after = phases.decide(load_plan(rollout.plan), before, seen)
+            journal.save(rollout, before, after, now=now, columns={})
 
 
 def _is_free(rollout: Rollout, driver: Driver, route: RouteSpec) -> bool:
@@ -112,7 +161,7 @@ def _is_free(rollout: Rollout, driver: Driver, route: RouteSpec) -> bool:
     if rollout.route.stable_id is None:
         return True
     observed = hold_weight(driver, route, rollout.route.weight_percent)
-    return observed is None or abs(observed - rollout.route.weight_percent) <= 0.01
+    return observed is None or _is_at(observed, rollout.route.weight_percent)
 
 
 def _prepare(rollout: Rollout, driver: Driver) -> None:
@@ -156,6 +205,10 @@ def hold_mirror(driver: Driver, route: RouteSpec, percent: float) -> None:
 def hold_weight(driver: Driver, route: RouteSpec, percent: float) -> float | None:
     """Ask for the wanted weight where another is observed; returns what was observed before."""
     observed = driver.observed_weight(route)
-    if observed is None or abs(observed - percent) > 0.01:
+    if observed is None or not _is_at(observed, percent):
         driver.set_weight(route, percent)
     return observed
+
+
+def _is_at(observed: float, percent: float) -> bool:
+    return abs(observed - percent) <= 0.01

@@ -29,6 +29,8 @@ PROMOTE_AT = math.log(20)  # a gate passes at e ≥ 20
 STOPPED = ("rolling_back", "rolled_back", "aborted", "superseded", "failed")
 SHOWN_ON_CHART = ("running", "paused", "held", "promoting", "rolling_back")
 AFTER_STEPS = ("promoting", "watching", "promoted")
+BEGUN = ("running", "paused", "held", "promoting")
+ENDED_EARLY = ("rolled_back", "aborted", "superseded", "failed")
 COMMANDS = {  # what makes sense in which state; phases.command has the last word
     "pending": ("abort",),
     "running": ("promote", "pause", "abort", "rollback"),
@@ -158,30 +160,15 @@ def _gates(rollout: Rollout) -> list[dict[str, Any]]:
     return [{**gate, "on_fail": holds.get(gate["name"], "")} for gate in rollout.gates]
 
 
-def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
-    """The plan's steps, then promotion and watch, each with what has become of it."""
-    steps: Sequence[Mapping[str, Any]] = rollout.plan.get("steps", [])
-    if rollout.stable_id is None:  # the first version of a route: there is nothing to compare it with
-        at = {"pending": 0, "promoting": 0, "promoted": 1}.get(rollout.state, 0)
-        status = _status(rollout.state, 0, at)
-        return [Stop("100 %", "first version: without analysis", status, _icon(status, rollout.state), None)]
+def timeline(rollout: Rollout, events: Sequence[RolloutEvent]) -> list[Stop]:
+    """What a rollout passes through, each stop with what has become of it; `events` are the latest first."""
+    places = _places(rollout, events)
+    keys = [key for _, _, key in places]
+    now = _present(rollout, events)
+    at = len(places) if now == "promoted" else keys.index(now) if now in keys else -1
     reached: dict[object, datetime] = {}
-    for event in events:  # latest first: the earliest of each remains
-        place = (
-            event.state if event.state in AFTER_STEPS else event.step if event.state == "running" else None
-        )
-        reached[place] = event.at
-    at = _current_stop(rollout, len(steps))
-    names: list[tuple[str, str, object]] = [
-        (f"{step['weight_percent']:g} %", f"at least {step['dwell_seconds']:g} s", i)
-        for i, step in enumerate(steps)
-    ]
-    watch = rollout.plan.get("watch_seconds")
-    places: list[tuple[str, str, object]] = [
-        *names,
-        ("100 %", "roles swap", "promoting"),
-        ("Watch", f"{watch:g} s" if isinstance(watch, int | float) else "old version kept warm", "watching"),
-    ]
+    for event in events:  # the earliest of each remains
+        reached[_place_of(rollout, event)] = event.at
     stops = []
     for index, (name, note, key) in enumerate(places):
         status = _status(rollout.state, index, at)
@@ -189,9 +176,50 @@ def timeline(rollout: Rollout, events: Iterable[RolloutEvent]) -> list[Stop]:
     return stops
 
 
-def _current_stop(rollout: Rollout, steps: int) -> int:
-    places = {"pending": -1, "promoting": steps, "watching": steps + 1, "promoted": steps + 2}
-    return places.get(rollout.state, rollout.step)
+def _places(rollout: Rollout, events: Sequence[RolloutEvent]) -> list[tuple[str, str, object]]:
+    """(name, note, key) of each stop: mirroring, the steps by their index, the promotion, the watch."""
+    plan = rollout.plan
+    places: list[tuple[str, str, object]] = []
+    if _never_began(rollout, events):
+        places.append(("Load", "ended before any traffic", "load"))
+    if rollout.stable_id is None:  # there is nothing to compare it with
+        return [*places, ("100 %", "first version: without analysis", "promoting")]
+    if plan.get("shadow"):
+        places.append(("Mirror", f"{plan['shadow']['percent']:g} % of live requests copied", "mirror"))
+    places += [
+        (f"{step['weight_percent']:g} %", f"at least {step['dwell_seconds']:g} s", i)
+        for i, step in enumerate(plan.get("steps", []))
+    ]
+    watch = plan.get("watch_seconds")
+    kept_warm = f"{watch:g} s" if isinstance(watch, int | float) else "old version kept warm"
+    return [*places, ("100 %", "roles swap", "promoting"), ("Watch", kept_warm, "watching")]
+
+
+def _present(rollout: Rollout, events: Sequence[RolloutEvent]) -> object:
+    """The key of the stop where the rollout is, or where it ended; None before the first."""
+    if rollout.state in ("pending", *AFTER_STEPS):
+        return None if rollout.state == "pending" else rollout.state
+    if _never_began(rollout, events):
+        return "load"
+    if rollout.stable_id is None:
+        return "promoting"
+    had_traffic = rollout.step or any(event.weight_percent for event in events)
+    mirrors = rollout.plan.get("shadow") and not rollout.weight_percent and not had_traffic
+    return "mirror" if mirrors else rollout.step
+
+
+def _never_began(rollout: Rollout, events: Sequence[RolloutEvent]) -> bool:
+    began = rollout.step or any(event.state in BEGUN for event in events)
+    return rollout.state in ENDED_EARLY and not began
+
+
+def _place_of(rollout: Rollout, event: RolloutEvent) -> object:
+    """The key of the stop that an event of the log reaches; None for any other event."""
+    if event.state in AFTER_STEPS:
+        return event.state
+    if event.state != "running":
+        return None
+    return event.step if event.weight_percent or not rollout.plan.get("shadow") else "mirror"
 
 
 def _status(state: str, index: int, at: int) -> str:
@@ -207,7 +235,8 @@ def _icon(status: str, state: str) -> str:
         return {"paused": "pause", "held": "hourglass", "watching": "eye", "promoting": "up"}.get(
             state, "play"
         )
-    return {"done": "check", "stopped": "undo", "ahead": "dots"}[status]
+    stopped = "cross" if state == "failed" else "undo"
+    return {"done": "check", "stopped": stopped, "ahead": "dots"}[status]
 
 
 def _points(rollout: Rollout) -> Iterable[tuple[str, datetime, Mapping[str, float]]]:

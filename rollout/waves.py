@@ -11,8 +11,8 @@ from datetime import datetime
 
 from django.db import transaction
 
-from controlplane import audit, fleets, problems
-from controlplane.models import Fleet, ModelVersion
+from controlplane import alerts, audit, fleets, problems
+from controlplane.models import Fleet, ModelVersion, Route, Severity
 from controlplane.problems import Problem
 from rollout import commands, plan
 from rollout.models import ACTIVE, Rollout, Waves
@@ -43,7 +43,12 @@ def read(given: Sequence[Sequence[str]]) -> list[list[Fleet]]:
 def start(
     version: ModelVersion, waves: list[list[Fleet]], chosen: Plan, *, actor: str, now: datetime
 ) -> Waves:
-    """Start the first wave; the others follow by `keep`. All of it is stored, or nothing."""
+    """Start the first wave; the others follow by `keep`. All of it is stored, or nothing.
+
+    What no fleet's rollout could be started with is refused now, not when its wave has come.
+    """
+    for fleet in (fleet for wave in waves[1:] for fleet in wave):
+        _check_fit(version, fleet, chosen, now)
     with transaction.atomic():
         made = Waves.objects.create(
             version=version,
@@ -57,6 +62,14 @@ def start(
         _start_wave(made, 0, now)
         audit.record(actor, "waves.start", f"waves {made.pk}", detail={"fleets": made.fleets})
     return made
+
+
+def _check_fit(version: ModelVersion, fleet: Fleet, chosen: Plan, now: datetime) -> None:
+    kept = Route.objects.filter(model=version.model, fleet=fleet).select_related("fleet", "stable").first()
+    route = kept or Route(model=version.model, fleet=fleet)
+    if route.stable_id == version.pk or (kept and commands.was_stable_lately(kept, version, chosen, now)):
+        return
+    commands.check_fit(version, route, chosen)
 
 
 def _start_wave(waves: Waves, number: int, now: datetime) -> None:
@@ -78,11 +91,38 @@ def find(waves_id: int) -> Waves:
 def keep(now: datetime) -> None:
     """Move every set of waves on: the next wave, the end, or back. Safe to repeat, and for two workers."""
     for pk in Waves.objects.filter(state=Waves.State.RUNNING).values_list("pk", flat=True):
-        with transaction.atomic():
-            mine = Waves.objects.select_for_update(skip_locked=True, of=("self",))
-            waves = mine.select_related("version__model").filter(pk=pk, state=Waves.State.RUNNING).first()
-            if waves is not None:
-                _move_on(waves, now)
+        try:
+            with transaction.atomic():
+                waves = _mine(pk)
+                if waves is not None:
+                    _move_on(waves, now)
+        except Problem as err:  # what one wave cannot do must not stop the others
+            _tell_stuck(pk, err.detail, now)
+
+
+def _mine(pk: int) -> Waves | None:
+    mine = Waves.objects.select_for_update(skip_locked=True, of=("self",)).select_related("version__model")
+    return mine.filter(pk=pk, state=Waves.State.RUNNING).first()
+
+
+def _tell_stuck(pk: int, why: str, now: datetime) -> None:
+    """Say on the waves, and page once, that they cannot go on; they are tried again until somebody aborts them."""
+    waves = Waves.objects.select_related("version__model").get(pk=pk)
+    waves.reason = f"after wave {waves.wave + 1} Davy cannot go on: {why}; correct that, or abort the waves"
+    waves.save(update_fields=["reason"])
+    model = waves.version.model
+    alerts.open(
+        _stuck(pk),
+        severity=Severity.WARNING,
+        summary=f"waves of {waves.version}: {waves.reason}",
+        now=now,
+        model=model,
+        version=waves.version,
+    )
+
+
+def _stuck(pk: int) -> str:
+    return f"rollout/waves/{pk}"
 
 
 def _move_on(waves: Waves, now: datetime) -> None:
@@ -105,6 +145,7 @@ def _next(waves: Waves, now: datetime) -> None:
         waves.wave, waves.reason = number, f"wave {number + 1} of {len(waves.fleets)} is under way"
         _start_wave(waves, number, now)
     waves.save(update_fields=["state", "wave", "reason", "ended_at"])
+    alerts.resolve(_stuck(waves.pk), resolution=waves.reason, now=now)
 
 
 def abort(waves_id: int, *, actor: str, reason: str, now: datetime) -> Waves:
@@ -132,3 +173,4 @@ def _back(waves: Waves, state: str, reason: str, actor: str, now: datetime) -> N
             commands.start(child.stable, child.route.fleet, chosen, actor=actor, now=now, direct=True)
     waves.state, waves.reason, waves.ended_at = state, reason, now
     waves.save(update_fields=["state", "reason", "ended_at"])
+    alerts.resolve(_stuck(waves.pk), resolution=reason, now=now)

@@ -5,16 +5,16 @@ Users stay in an arm (assignment "key"), so a cluster fails in one arm as a whol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from benchmarks.judge.course import plan
 from benchmarks.judge.false_alarms import rolled_back
 from benchmarks.judge.figures import Row
+from benchmarks.judge.known import Known, believed, nothing
 from benchmarks.judge.runs import Case, Runner, generator
 from benchmarks.judge.traffic import Clusters, World
 from benchmarks.judge.weather import draw
@@ -29,8 +29,6 @@ KINDS = {
     "clusters of 20": Clusters((20,), (1.0,)),
     "rare giants (.2 % of size 20)": Clusters((1, 20), (0.998, 0.002)),
 }
-
-Known = Mapping[str, Any]
 
 
 def learnt(rng: np.random.Generator, world: World) -> Known:
@@ -55,17 +53,6 @@ def learnt(rng: np.random.Generator, world: World) -> Known:
     return {"assignment": Assignment.KEY.value, "history": state}
 
 
-def nothing_learnt(_rng: np.random.Generator, _world: World) -> Known:
-    """No history: φ is assumed."""
-    return {"assignment": Assignment.KEY.value, "history": dispersion.fresh()}
-
-
-def believed(phi: float, _rng: np.random.Generator, _world: World) -> Known:
-    """A history that speaks for this φ."""
-    history = {"seconds": HISTORY_SECONDS, "errors": 1000.0, "weight": 1.0, "weighted_phi": phi}
-    return {"assignment": Assignment.KEY.value, "history": history}
-
-
 def clusters(runner: Runner) -> Iterator[Row]:
     """The same model in both arms for an hour; only the errors are evidence."""
     for what, kind in KINDS.items():
@@ -82,7 +69,7 @@ def clusters(runner: Runner) -> Iterator[Row]:
         knowing = replace(blind, name=f"{slug}-learnt", knows=learnt)
         row = rolled_back("clusters", f"{told}, φ learnt in an hour", runner.all(knowing, 500), 1.0)
         yield replace(row, note=f"{row.note}; φ {middle:.3g}, 5–95 % {low:.3g}–{high:.3g}".strip("; "))
-        assuming = replace(blind, name=f"{slug}-assumed", knows=nothing_learnt)
+        assuming = replace(blind, name=f"{slug}-assumed", knows=nothing)
         yield rolled_back("clusters", f"{told}, φ assumed 5", runner.all(assuming, 500), None)
 
 

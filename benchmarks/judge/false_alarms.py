@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from benchmarks.judge.course import Ended, plan, strict
+from benchmarks.judge.course import GATES, Ended, plan, strict, with_settings
 from benchmarks.judge.figures import Row, rate
+from benchmarks.judge.known import nothing
 from benchmarks.judge.runs import Case, Runner
 from benchmarks.judge.traffic import Fault, World, tilt_of_ks
 
@@ -20,6 +21,7 @@ AS_MANY = tuple(
     for errors in (5e-4, 1e-3, 5e-3, 2e-2)
 )
 USUAL = World(300.0, 0.002)
+WARM_UP_SECONDS = 120.0  # said beforehand: by then twice as slow, fading with 60 s, is 10 % slower
 TOLERATED = Fault(error_factor=1.1, slower=1.02, tilt=tilt_of_ks(0.005))
 
 
@@ -67,14 +69,25 @@ def instance(runner: Runner) -> Iterator[Row]:
     for i, (what, fault) in enumerate(faults.items()):
         case = Case(f"instance-{i}", (replace(USUAL, fault=fault),), plan())
         yield rolled_back("instance", f"{what}, 60 min", runner.all(case, 300), 2.0)
+    world = replace(USUAL, fault=Fault(cold_slower=2.0, cold_seconds=60.0))
+    patient = tuple(
+        with_settings(spec, {"warm_up_seconds": WARM_UP_SECONDS}) if spec.name == "latency" else spec
+        for spec in GATES
+    )
+    case = Case("instance-warm-up", (world,), plan(specs=patient))
+    what = f"canary cold: × 2, fading with 60 s, the plan leaves out {WARM_UP_SECONDS:g} s of latency"
+    yield rolled_back("instance", f"{what}, 60 min", runner.all(case, 300), 2.0)
 
 
 def alike(runner: Runner) -> Iterator[Row]:
-    """The same model, but requests in a row are equally slow and equally sure."""
-    for run_length in (2, 5):
-        case = Case(f"alike-{run_length}", (replace(USUAL, alike=run_length),), plan())
-        what = f"latency and confidence in clusters of {run_length}, 60 min"
-        yield rolled_back("alike", what, runner.all(case, 300), 2.0)
+    """The same model, but requests in a row are equally slow and equally sure: a user's, who stays in an arm."""
+    for run_length in (2, 5, 10):
+        world = replace(USUAL, alike=run_length)
+        what = f"latency and confidence in clusters of {run_length}"
+        case = Case(f"alike-{run_length}", (world,), plan())
+        yield rolled_back("alike", f"{what}, taken one by one, 60 min", runner.all(case, 150), None)
+        assuming = replace(case, name=f"alike-{run_length}-assumed", knows=nothing)
+        yield rolled_back("alike", f"{what}, φ assumed 5, 60 min", runner.all(assuming, 300), 2.0)
 
 
 def day(runner: Runner) -> Iterator[Row]:

@@ -39,14 +39,15 @@ def many_errors(runner: Runner) -> Iterator[Row]:
 
 
 def some_errors(runner: Runner) -> Iterator[Row]:
-    """Errors .1 → .5 %: requests until rollback when held at 1 %, and whether it is ever promoted."""
+    """Errors .1 → .5 %, router counts every second: requests until rollback held at 1 %, and whether it is promoted."""
     world = World(1000.0, 0.001, Fault(error_added=0.004))
-    held = runner.all(Case("errors-05", (world,), plan((1.0,))), 1000)
+    held = runner.all(Case("errors-05-each-second", (world,), plan((1.0,)), tick_seconds=1.0), 1000)
     needed = requests_needed(held)
     what = "errors .1 → .5 %"
     yield quantile("errors-05", f"{what} at 1 %: median canary requests", needed, 0.5, "requests", most=2500)
     yield quantile("errors-05", f"{what} at 1 %: p90 canary requests", needed, 0.9, "requests")
-    free = runner.all(Case("errors-05-free", (world,), plan(), by_gates=True), 1000)
+    going_on = Case("errors-05-free-each-second", (world,), plan(), tick_seconds=1.0, by_gates=True)
+    free = runner.all(going_on, 1000)
     promoted = sum(end.outcome == "promoted" for end in free)
     yield rate("errors-05", f"{what}, 1→5→25→50 %, 60 min: promoted", promoted, len(free), most_percent=0.0)
     needed = requests_needed(free)

@@ -140,11 +140,13 @@ def figure(value: float | None, digits: int = 3) -> str:
     if value is None or not isinstance(value, int | float) or not math.isfinite(value):
         return NOTHING
     if value == 0 or isinstance(value, int):
-        return f"{value:,.0f}"
+        return f"{value + 0:,.0f}"  # + 0: −0 is 0
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{abs(value):,.{min(places, 6)}f}"
+    if abs(value) < 1 and not float(text):
+        return "0"
     if abs(value) < 1:
-        text = text.removeprefix("0").rstrip("0").rstrip(".") if float(text) else "0"
+        text = text.removeprefix("0").rstrip("0").rstrip(".")
     return ("\N{MINUS SIGN}" if value < 0 else "") + text
 
 
@@ -157,7 +159,7 @@ def places(value: float | None, digits: int = 3) -> str:
 @register.filter
 def percent(value: float | None) -> str:
     """A weight in percent: 25 %, 24.8 %."""
-    return NOTHING if value is None else f"{round(value, 1):g}{THIN}%"
+    return NOTHING if value is None else f"{round(value, 1) + 0:g}{THIN}%"
 
 
 @register.filter

@@ -13,10 +13,10 @@ from controlplane import http, problems
 from monitoring.predictions import Moment
 from rollout import judge_alone, judgements
 from rollout.gates.base import Arm, Interval, State
-from rollout.holds.prometheus import QUERY_CHARACTERS
 from rollout.judge import EvidenceError
 from rollout.judge_alone import ANEW_SECONDS, ARMS, STATE_CHARACTERS
 from rollout.judgements import Answer
+from rollout.prometheus import QUERY_CHARACTERS
 
 router = Router()
 

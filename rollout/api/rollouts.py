@@ -114,7 +114,7 @@ def check_fleet(request: HttpRequest, fleet: str) -> HttpResponse:
     """Ask the fleet what it is and whether it answers; changes nothing."""
     found = fleets.get_fleet(fleet)
     try:
-        return JsonResponse({"ok": True, **drivers.of(found).check()})
+        return JsonResponse({"ok": True, **drivers.check(found)})
     except DriverError as err:
         return JsonResponse({"ok": False, "detail": str(err), "retry": err.retry})
 

@@ -127,6 +127,15 @@ class Mirrors(Protocol):
 
 
 @runtime_checkable
+class LimitsWeights(Protocol):
+    """A driver whose router cannot apply every share."""
+
+    def why_not(self, percent: float) -> str:
+        """Why the canary slot cannot have exactly `percent` of the traffic; "" where it can."""
+        ...
+
+
+@runtime_checkable
 class KnowsCapacity(Protocol):
     """A driver whose proxy sends nobody elsewhere when stable's slot cannot carry everything."""
 

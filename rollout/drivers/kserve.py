@@ -193,12 +193,17 @@ class KServeDriver:
     def _held(self, bundle: Bundle, slot: str) -> Held:
         return Held(bundle.model, slot, bundle.version, bundle.digest, filled(self.storage_uri, bundle))
 
+    def why_not(self, percent: float) -> str:
+        """canaryTrafficPercent is a whole number."""
+        return "" if percent == round(percent) else f"KServe takes whole percents, not {percent:g}"
+
     def set_weight(self, route: RouteSpec, percent: float) -> None:
         """Set the latest revision's share. Raises DriverError for a fraction: KServe takes whole percents."""
         if not 0 <= percent <= 100:
             raise DriverError(f"weight {percent} is outside 0–100", retry=False)
-        if percent != round(percent):
-            raise DriverError(f"KServe takes whole percents, not {percent:g}", retry=False)
+        refusal = self.why_not(percent)
+        if refusal:
+            raise DriverError(refusal, retry=False)
         self._change(route.model, lambda service: _weighted(service, route, round(percent)))
 
     def observed_weight(self, route: RouteSpec) -> float | None:

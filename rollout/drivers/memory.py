@@ -22,6 +22,7 @@ class MemoryFleet:
     clock: Callable[[], float] = time.time
     began: float = 0.0
     refuse: str = ""  # a reason: every call fails with it
+    for_good: bool = False  # whether `refuse` says that no further attempt will succeed
     unready: set[str] = field(default_factory=set)  # slots that never get ready
     capacity: dict[str, float] = field(
         default_factory=dict
@@ -123,4 +124,4 @@ class MemoryDriver:
     def _called(self, *call: str) -> None:
         self.fleet.calls.append(call)
         if self.fleet.refuse:
-            raise DriverError(self.fleet.refuse)
+            raise DriverError(self.fleet.refuse, retry=not self.fleet.for_good)

@@ -14,13 +14,16 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controlplane.models import ModelVersion
 from monitoring import intervals
 from monitoring.intervals import EMBEDDING, HISTOGRAMS, Observed
 from rollout import gates
 from rollout.evidence.sources import Reading, Sources, as_json, touches_change
 from rollout.gates import embedding_shift
-from rollout.gates.base import Arm, Dispersed, GateSpec, Interval, State
+from rollout.gates.base import Arm, Dispersed, GateSpec, Interval, State, key_buckets
 from rollout.judge import dispersion
 from rollout.judge.dispersion import Assignment
 
@@ -61,8 +64,8 @@ class Wanted:
             gate = gates.get(spec.name)
             if sources[spec.name] == SOURCE or spec.segments:
                 columns.update(gate.needs)
-            if isinstance(gate, Dispersed) and assignment != Assignment.REQUEST:
-                columns.add("errors_by_key_bucket")
+            if assignment != Assignment.REQUEST and isinstance(gate, Dispersed):
+                columns.add(gate.events_by_key)
         known = (*HISTOGRAMS, EMBEDDING)
         keys = {spec.segments for spec in specs if spec.segments}
         return cls(tuple(name for name in known if name in columns), tuple(sorted(keys)))
@@ -81,22 +84,19 @@ def read(
     """Every interval of the fleet's that has closed since the last one used (at first since `since`), in order."""
     cursor = sources.get(SOURCE, {}).get("cursor")
     since = datetime.fromtimestamp(cursor, tz=UTC) if cursor else since
-    heard = [intervals.heard(version, since, now, fleet=fleet) for version in (canary, stable)]
+    versions = (canary, stable)
+    heard = intervals.heard(versions, since, now, fleet=fleet)
     sources, spans = close(sources, heard[0], heard[1], now.timestamp(), grace_seconds)
     if not spans:
         return sources, []
     first, last = (datetime.fromtimestamp(at, tz=UTC) for at in (spans[0][0], spans[-1][1]))
-    arms = [_read_arm(version, first, last, wanted, fleet) for version in (canary, stable)]
+    bins = [_bins(version) for version in versions] if EMBEDDING in wanted.columns else ()
+    arms = intervals.read(versions, first, last, wanted.columns, by=wanted.keys, bins=bins, fleet=fleet)
     return readings(sources, spans, arms[0], arms[1])
 
 
-def _read_arm(
-    version: ModelVersion, since: datetime, until: datetime, wanted: Wanted, fleet: str
-) -> list[Observed]:
-    bins = None
-    if EMBEDDING in wanted.columns:
-        bins = intervals.coarse(version, tuple(embedding_shift.QUANTILES.tolist()), embedding_shift.ROWS)
-    return intervals.read(version, since, until, wanted.columns, by=wanted.keys, bins=bins, fleet=fleet)
+def _bins(version: ModelVersion) -> intervals.Coarse | None:
+    return intervals.coarse(version, tuple(embedding_shift.QUANTILES.tolist()), embedding_shift.ROWS)
 
 
 def close(
@@ -192,12 +192,12 @@ def _arm(counts: Observed) -> Arm:
         counts.errors,
         reference_digest=counts.reference_digest,
         segments={label: _arm(part) for label, part in counts.segments.items()},
-        **{name: _tuples(value.tolist()) for name, value in found.items() if value is not None},
+        **{name: _tuples(value) for name, value in found.items() if value is not None},
     )
 
 
-def _tuples(counts: list[Any]) -> tuple[Any, ...]:
-    return tuple(tuple(row) if isinstance(row, list) else row for row in counts)
+def _tuples(counts: NDArray[np.int64]) -> tuple[Any, ...]:
+    return tuple(counts.tolist()) if counts.ndim == 1 else tuple(tuple(row) for row in counts.tolist())
 
 
 def history(stable: ModelVersion, now: datetime, fleet: str) -> State:
@@ -230,10 +230,10 @@ def beside(spec: GateSpec, interval: Interval) -> Interval | None:
 
 def kept(spec: GateSpec, interval: Interval) -> dict[str, Any]:
     """The interval as a row of the gate's evidence."""
-    needs = gates.get(spec.name).needs
-    needs = (*needs, "errors_by_key_bucket") if _teaches(spec, interval) else needs
-    return as_json(interval, needs, spec.segments)
+    gate = gates.get(spec.name)
+    learnt_from = (gate.events_by_key,) if _teaches(spec, interval) and isinstance(gate, Dispersed) else ()
+    return as_json(interval, (*gate.needs, *learnt_from), spec.segments)
 
 
 def _teaches(spec: GateSpec, interval: Interval) -> bool:
-    return isinstance(gates.get(spec.name), Dispersed) and interval.stable.errors_by_key_bucket is not None
+    return key_buckets(gates.get(spec.name), interval.stable) is not None

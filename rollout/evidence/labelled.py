@@ -27,6 +27,7 @@ from monitoring.models import Outcome, Prediction, Purpose, ShadowPair
 from rollout import gates, golden
 from rollout.evidence import sources as evidence
 from rollout.evidence.sources import Reading, Sources
+from rollout.gates.accuracy import AccuracyGate
 from rollout.gates.base import Arm, GateSpec, Interval, Labelled, LabelledStratum, Pairs
 from rollout.models import Rollout
 from rollout.plan import Plan
@@ -68,7 +69,7 @@ def _labels(
 ) -> tuple[Sources, list[Reading]]:
     began = math.floor(rollout.started_at.timestamp() / MINUTE) * MINUTE
     cursor = float(sources.get("labels", {}).get("cursor", began))
-    mature = float(gates.get(spec.name).fresh(spec.settings)["settings"]["mature_seconds"])
+    mature = float(spec.settings.get("mature_seconds", AccuracyGate.defaults["mature_seconds"]))
     readings = []
     for _ in range(MINUTES_A_LOOK):
         end = cursor + MINUTE

@@ -6,6 +6,7 @@ An interval is used once, in order, and only when the split did not change withi
     settled    at                 when the wanted split was last observed
     unsettled  [[from, to], …]   times in which it was not known to be applied; `to` is null while that lasts
     router     {at, began, canary: [assigned, failed], stable: […]}   the last reading used
+    prometheus {at, canary: [requests, failures], stable: […], …}      see evidence.scraped
     histograms {at, canary: [96], stable: [96], troubled: [..], was_troubled}   the router's latencies last read
     collector  {cursor, reporters: {…}, segments: {…}}                 see evidence.collected
     last       {gate: [since, end]}                                    a gate's present run of evidence
@@ -69,9 +70,8 @@ def was_settled(sources: Sources) -> bool:
     return "settled" in sources and not (spans and spans[-1][1] is None)
 
 
-def touches_change(sources: Sources, start: float, end: float) -> bool:
-    """Whether the split changed within a second of [start, end)."""
-    margin = CHANGE_MARGIN_SECONDS
+def touches_change(sources: Sources, start: float, end: float, margin: float = CHANGE_MARGIN_SECONDS) -> bool:
+    """Whether the split changed within `margin` seconds of [start, end)."""
     return any(
         end > since - margin and (to is None or start < to + margin)
         for since, to in sources.get("unsettled", [])
@@ -174,9 +174,10 @@ def flowing_since(sources: Sources, gates: Sequence[str]) -> float | None:
     return max((runs[name][0] for name in gates), default=None) if set(gates) <= set(runs) else None
 
 
-def note_recent(sources: Sources, counts: RouterCounts) -> Sources:
-    """Keep both arms' readings of the last seconds."""
-    kept = [r for r in sources.get("recent", []) if counts.at - 2 * OUTAGE_SECONDS <= r[0] < counts.at]
+def note_recent(sources: Sources, counts: RouterCounts, apart_seconds: float = 0.0) -> Sources:
+    """Keep both arms' readings of the last seconds; `apart_seconds` lie between two of them at least."""
+    since = counts.at - 2 * max(OUTAGE_SECONDS, apart_seconds)
+    kept = [r for r in sources.get("recent", []) if since <= r[0] < counts.at]
     canary, stable = counts.canary, counts.stable
     now = [counts.at, stable.assigned, stable.failed, canary.assigned, canary.failed]
     return {**sources, "recent": [*kept, now]}

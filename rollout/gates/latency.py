@@ -13,9 +13,9 @@ from davy.counting import LATENCY_BINS, LATENCY_EDGES_SECONDS
 from numpy.typing import NDArray
 
 from rollout.gates.base import Arm, Interval, State
+from rollout.gates.clustered import ClusteredGate
 from rollout.gates.comparison import (
     Array,
-    ComparisonGate,
     Counted,
     harm_log_e,
     nothing,
@@ -40,23 +40,29 @@ SHIFT_SECONDS = 1e-3
 Indices = NDArray[np.int64]
 
 
-class LatencyGate(ComparisonGate):
+class LatencyGate(ClusteredGate):
     """Shares of requests above stable's past quantiles, by form H both to roll back and to promote.
 
     The setting `source` says whose latencies: the collector's, in the model server, or with "router" those that the
     router measured, for servers without a collector. The router's hold retries and fallback, so intervals with such
     requests are left out there; and it is one source for the whole rollout, since two would count requests twice.
+
+    A server that is cold after a change of weight is slow, and is judged so, unless the plan has said beforehand for
+    how long it may be: intervals that begin within `warm_up_seconds` of the step's first are no evidence, neither
+    of harm nor for promotion. By default none are left out, for users wait all the same.
     """
 
     name: ClassVar[str] = "latency"
     source: ClassVar[str] = "collector"
     needs: ClassVar[tuple[str, ...]] = ("latency",)
     default_weight: ClassVar[float] = 0.25
+    events_in_words: ClassVar[str] = "slow requests"
     defaults: ClassVar[dict[str, Any]] = {
         "source": "collector",
         "theta0": 1.15,
         "delta": 0.002,
         "tolerance": 0.10,
+        "warm_up_seconds": 0.0,
         "promote_tolerance": {"1": 0.20, "5": 0.15, "25": 0.10, "50": 0.10},
         "margin_points": {"1": 3.0, "5": 2.0, "25": 1.0, "50": 0.5},
     }
@@ -65,6 +71,20 @@ class LatencyGate(ComparisonGate):
     pass_alternatives: ClassVar[int] = len(PARITY_ODDS)
     past_size: ClassVar[int] = LATENCY_BINS
     past_seconds: ClassVar[float] = 120.0
+
+    def enter_step(self, state: State, weight_percent: float) -> State:
+        """Start the promotion's process of a step, and its warm-up."""
+        return {**super().enter_step(state, weight_percent), "step_began": None}
+
+    def absorb(self, state: State, interval: Interval) -> State:
+        """Add one interval's evidence; one of the warm-up only says what stable looks like. Raises EvidenceError."""
+        known = state.get("step_began")
+        began = interval.start if known is None else known
+        state = {**state, "step_began": began}
+        if interval.start >= began + state["settings"].get("warm_up_seconds", 0.0):
+            return super().absorb(state, interval)
+        _, stable = self.seen(interval)
+        return {**state, "past": past.add(state["past"], stable, interval.start, self.past_seconds)}
 
     def seen(self, interval: Interval) -> tuple[Array, Array]:
         """Both arms' latency histograms (96,); nothing where the source counts no latencies."""

@@ -13,6 +13,7 @@ RANGES = {
     "delta": (0.0, 0.5),
     "tolerance": (0.0, 10.0),
     "promote_tolerance": (0.0, 10.0),
+    "warm_up_seconds": (0.0, 3600.0),
     "margin_points": (0.001, 50.0),
     "lower": (0.0, 1.0),
     "upper": (0.0, 1.0),

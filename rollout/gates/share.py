@@ -10,9 +10,9 @@ import numpy as np
 from davy.counting import CONFIDENCE_BINS
 
 from rollout.gates.base import Arm, Interval, State
+from rollout.gates.clustered import ClusteredGate
 from rollout.gates.comparison import (
     Array,
-    ComparisonGate,
     Counted,
     harm_log_e,
     nothing,
@@ -30,11 +30,12 @@ HARM_ODDS = np.array([1.3, 2.0, 5.0])
 PARITY_ODDS = np.array([1.0, 0.85])
 
 
-class ShareGate(ComparisonGate):
+class ShareGate(ClusteredGate):
     """One share of the predictions, by form H to roll back and to promote; only a rise of it can FAIL."""
 
     source: ClassVar[str] = "collector"
     needs: ClassVar[tuple[str, ...]] = ("confidence",)
+    events_in_words: ClassVar[str] = "unsure predictions"
     fail_alternatives: ClassVar[int] = len(HARM_ODDS)
     fail_events: ClassVar[int] = 1
     pass_alternatives: ClassVar[int] = len(PARITY_ODDS)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rollout import gates as table
-from rollout.gates.base import Dispersed, Gate, GateSpec, GateVerdict, Interval, State
+from rollout.gates.base import Dispersed, Gate, GateSpec, GateVerdict, Interval, State, key_buckets
 from rollout.judge import segments
 from rollout.judge.counts import EvidenceError
 
@@ -83,7 +83,7 @@ def unassumed(state: State) -> list[str]:
     return [
         name
         for name, entry in state.items()
-        if isinstance(table.get(name), Dispersed) and entry["evidence"].get("dispersion") is None
+        if entry["evidence"].get("dispersion") is None and isinstance(table.get(name), Dispersed)
     ]
 
 
@@ -102,14 +102,14 @@ def _absorbed_beside(gate: Gate, entry: State, interval: Interval) -> State:
     """Segments, then what the interval teaches about clusters: later intervals are weighed by it, this one is not."""
     spec, beside = GateSpec(**entry["spec"]), entry.get("beside", {"until": None, "segments": []})
     parted = bool(spec.segments and interval.canary.segments and interval.stable.segments)
-    keyed = isinstance(gate, Dispersed) and interval.stable.errors_by_key_bucket is not None
+    keyed = key_buckets(gate, interval.stable) is not None
     if not (parted or keyed) or not _is_new(beside["until"], interval):
         return entry
     seen = beside["segments"]
     if parted:
-        seen = segments.absorb(gate, spec, seen, interval, entry["evidence"].get("divisor", 1.0))
+        seen = segments.absorb(gate, spec, seen, interval, entry["evidence"])
     evidence = entry["evidence"]
-    if isinstance(gate, Dispersed):
+    if keyed and isinstance(gate, Dispersed):
         evidence = gate.note_dispersion(evidence, interval.stable, interval.end - interval.start)
     return {**entry, "evidence": evidence, "beside": {"until": interval.end, "segments": seen}}
 

@@ -19,25 +19,27 @@ import numpy as np
 from rollout.gates.base import Gate, GateSpec, Interval, State
 from rollout.judge import mixture
 
+OF_THE_WHOLE = ("divisor", "step_began")  # parts of a gate's state that its segments share
 WHOLE_SHARE = 0.5
 MOST = 33  # values of one key: evidence.sources tells 32 apart and calls the rest "other"
 
 Segments = list[Any]  # [["device=nano", evidence], …] by first appearance; a JSON object would lose the order
 
 
-def absorb(gate: Gate, spec: GateSpec, segments: Segments, interval: Interval, divisor: float) -> Segments:
+def absorb(gate: Gate, spec: GateSpec, segments: Segments, interval: Interval, whole: State) -> Segments:
     """Add both arms' segments of the gate's key, weighed by references of their own. Raises EvidenceError.
 
-    divisor  what the whole's log e is divided by, where events come in clusters
+    whole  the gate's state of the whole: what it knows of clusters and of the step holds for the segments
     """
     known = dict(segments)
+    shared = {name: whole[name] for name in OF_THE_WHOLE if name in whole}
     for label in _places(spec, list(known), interval):
         arms = interval.canary.segments.get(label), interval.stable.segments.get(label)
         if arms[0] is None or arms[1] is None:
             continue
         before: State = known[label] if label in known else gate.fresh(spec.settings)
         part = Interval(interval.start, interval.end, arms[0], arms[1])
-        known[label] = gate.absorb({**before, "divisor": divisor}, part)
+        known[label] = gate.absorb({**before, **shared}, part)
     return [[label, evidence] for label, evidence in known.items()]
 
 

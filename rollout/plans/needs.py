@@ -147,7 +147,8 @@ def _times(arm: Arm, factor: float) -> Arm:
 def _with_a_past(spec: GateSpec, interval: Interval, known: Known) -> State:
     """The gate's state once it knows stable; no step has begun, so nothing speaks for promotion yet."""
     gate = gates.get(spec.name)
-    state = gate.fresh(spec.settings)
+    warm = {name: value for name, value in spec.settings.items() if name != "warm_up_seconds"}
+    state = gate.fresh(warm)
     if known is not None and isinstance(gate, Dispersed):
         state = gate.assume(state, known["assignment"], known["history"])
     return gate.absorb(state, interval)

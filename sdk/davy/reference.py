@@ -94,9 +94,13 @@ class Reference:
             raise ValueError(
                 f"embeddings have shape {array.shape}, the reference wants (n, {self.dimensions})"
             )
-        out = np.empty((len(self.components) + 1, len(array)), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            centred = array.astype(np.float32, copy=False) - self.mean
+            return self.project_centred(array.astype(np.float32, copy=False) - self.mean)
+
+    def project_centred(self, centred: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`project` of embeddings (n, d) float32 from which the mean was subtracted already."""
+        out = np.empty((len(self.components) + 1, len(centred)), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(self.components, centred.T, out=out[:-1])
             total = np.einsum("ij,ij->i", centred, centred)
             left = total - np.einsum("ij,ij->j", out[:-1], out[:-1])
@@ -118,8 +122,8 @@ class Reference:
 
     def count_projected(self, values: NDArray[np.float32], counts: Counts) -> None:
         """Add finite projections (k+1, n) to `counts` (k+1, B), which is contiguous."""
-        if self._table.steps <= MOST_STEPS:
-            np.add.at(counts.reshape(-1), self._table.places(values).ravel(), 1)
+        if self.table.steps <= MOST_STEPS:
+            np.add.at(counts.reshape(-1), self.table.places(values).ravel(), 1)
             return
         ordered = np.sort(values, axis=1)
         below = np.empty((len(values), self.bins + 1), np.int64)  # how many values lie below each edge
@@ -130,7 +134,8 @@ class Reference:
         counts += np.diff(below, axis=1)
 
     @cached_property
-    def _table(self) -> BinTable:
+    def table(self) -> BinTable:
+        """Where projections are looked up; made at the first call."""
         return BinTable(self.edges)
 
     def to_npz(self) -> bytes:

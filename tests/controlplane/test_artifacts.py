@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,3 +103,13 @@ def test_a_link_an_empty_or_a_missing_folder_is_refused(bundle):
     assert refusal(lambda: artifacts.keep((bundle.parent / "empty").as_uri())) == "artifact_empty"
     (bundle / "link").symlink_to("/etc/passwd")
     assert refusal(lambda: artifacts.keep(bundle.as_uri())) == "artifact_has_link"
+
+
+def test_an_object_store_whose_package_is_not_installed_says_which_one(bundle, settings, monkeypatch):
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"  # not asked: the store is named
+    monkeypatch.setitem(
+        sys.modules, "botocore", None
+    )  # as where nobody installed it: import raises ImportError
+    with pytest.raises(ArtifactError, match=r"botocore.*install it beside Davy") as refused:
+        artifacts.fetch(version("s3://bucket/v1", "0" * 64))
+    assert (refused.value.code, refused.value.retry) == ("artifact_missing", False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from controlplane import artifacts, mlflow_sync
-from controlplane.models import ModelVersion
+from controlplane.models import Fleet, ModelVersion, Route
 from tests.controlplane.conftest import NOW
 
 START_SECONDS = 240
@@ -151,11 +151,77 @@ def test_what_postgresql_cannot_hold_is_skipped_and_said(mlflow, tmp_path, caplo
     assert "nul 1 of MLflow is not taken over" in caplog.text
 
 
-def test_aliases_are_written_back_by_davys_version_name(mlflow, tmp_path):
-    register(mlflow, "kiosk", tmp_path / "bundle", "one", davy_version="v9")
-    assert mlflow_sync.set_alias("kiosk", "champion", "v9")
-    assert mlflow.get_model_version_by_alias("kiosk", "champion").version == "1"
-    assert not mlflow_sync.set_alias("kiosk", "champion", "v1")
+@pytest.fixture
+def kiosk(mlflow, tmp_path):
+    """A model with the versions v1 and v9 in MLflow, v1 live on one fleet: (registered by, its route)."""
+    register(mlflow, "kiosk", tmp_path / "bundle", "one")
+    register(mlflow, "kiosk", tmp_path / "bundle", "two", davy_version="v9")
+    mlflow_sync.sync(NOW, artifacts.keep)
+    yield mlflow, live("edge", "v1")
+    mlflow.delete_registered_model("kiosk")
+
+
+def live(fleet: str, name: str) -> Route:
+    stable = ModelVersion.objects.get(model__name="kiosk", name=name)
+    made = Fleet.objects.create(name=fleet, driver="memory", config={})
+    return Route.objects.create(model=stable.model, fleet=made, stable=stable)
+
+
+def aliases(mlflow) -> dict[str, str]:
+    return {alias: str(number) for alias, number in mlflow.get_registered_model("kiosk").aliases.items()}
+
+
+def version(name: str) -> ModelVersion:
+    return ModelVersion.objects.get(model__name="kiosk", name=name)
+
+
+def test_what_is_live_is_mlflows_champion_and_what_is_tried_its_challenger(kiosk):
+    mlflow, _ = kiosk
+    Route.objects.update(canary=version("v9"))
+    mlflow_sync.sync(NOW, artifacts.keep)
+    assert aliases(mlflow) == {"champion": "1", "challenger": "2"}
+    Route.objects.update(stable=version("v9"), canary=None)  # promoted
+    mlflow_sync.sync(NOW, artifacts.keep)
+    assert aliases(mlflow) == {"champion": "2"}
+
+
+def test_an_alias_that_somebody_moved_comes_back_and_other_aliases_are_left_alone(kiosk):
+    mlflow, _ = kiosk
+    mlflow.set_registered_model_alias("kiosk", "champion", "2")
+    mlflow.set_registered_model_alias("kiosk", "mine", "2")
+    mlflow_sync.sync(NOW, artifacts.keep)
+    assert aliases(mlflow) == {"champion": "1", "mine": "2"}
+
+
+def test_a_live_version_that_mlflow_does_not_know_has_no_alias(kiosk):
+    mlflow, route = kiosk
+    mlflow_sync.sync(NOW, artifacts.keep)
+    Route.objects.update(stable=ModelVersion.objects.create(model=route.model, name="v10", digest="a" * 64))
+    mlflow_sync.sync(NOW, artifacts.keep)
+    assert aliases(mlflow) == {}
+
+
+def test_the_champion_is_what_most_fleets_serve_and_of_equally_many_the_newest(kiosk):
+    live("west", "v9")
+    assert mlflow_sync.live_aliases() == {"kiosk": {"champion": "v9"}}
+    live("east", "v1")
+    assert mlflow_sync.live_aliases() == {"kiosk": {"champion": "v1"}}
+
+
+def test_a_model_that_nothing_serves_keeps_the_aliases_that_it_has(mlflow, tmp_path):
+    register(mlflow, "unserved", tmp_path / "bundle", "one")
+    mlflow.set_registered_model_alias("unserved", "champion", "1")
+    mlflow_sync.sync(NOW, artifacts.keep)
+    assert str(mlflow.get_model_version_by_alias("unserved", "champion").version) == "1"
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/kiosk/77", "models:/nothing/1", "mlflow-artifacts:/0/none/artifacts/x"]
+)
+def test_an_artifact_that_mlflow_does_not_know_is_gone_for_good(kiosk, uri):
+    with pytest.raises(artifacts.ArtifactError) as refused:
+        artifacts.keep(uri)
+    assert (refused.value.code, refused.value.retry) == ("artifact_missing", False)
 
 
 def test_artifacts_are_found_by_model_version_alias_and_run(mlflow, tmp_path):
@@ -189,7 +255,6 @@ def test_a_model_that_mlflow_itself_logged_is_taken_over_without_mlflows_own_not
 def test_without_a_server_nothing_happens(settings):
     settings.MLFLOW_TRACKING_URI = ""
     assert mlflow_sync.sync(NOW, artifacts.keep) == 0
-    assert not mlflow_sync.set_alias("products", "champion", "v1")
 
 
 def test_a_server_that_is_away_is_said_once_and_holds_up_nothing(settings, caplog):
@@ -199,5 +264,6 @@ def test_a_server_that_is_away_is_said_once_and_holds_up_nothing(settings, caplo
     for _ in range(2):
         assert mlflow_sync.sync(NOW, artifacts.keep) == 0
     assert caplog.text.count(mlflow_sync.AWAY) == 1
-    with pytest.raises(mlflow_sync.MlflowError):
-        mlflow_sync.set_alias("products", "champion", "v1")
+    with pytest.raises(artifacts.ArtifactError) as refused:
+        artifacts.keep("models:/products/1")
+    assert (refused.value.code, refused.value.retry) == ("artifact_unreachable", True)

@@ -252,12 +252,18 @@ def test_pages_load_nothing_from_elsewhere(path: Path) -> None:
         (0.9999, "1"),
         (0, "0"),
         (1e-12, "0"),
+        (-1e-12, "0"),
+        (-0.0, "0"),
         (None, "–"),
         (float("nan"), "–"),
     ],
 )
 def test_numbers_have_one_form(value: float | None, shown: str) -> None:
     assert davy.figure(value) == shown
+
+
+def test_a_weight_of_nothing_has_no_sign() -> None:
+    assert davy.percent(-0.04) == davy.percent(0.0)
 
 
 def test_every_state_has_a_shape_and_a_word_of_its_own() -> None:

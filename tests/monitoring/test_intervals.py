@@ -35,8 +35,9 @@ def reference(v1, rng):
     return references.load(v1)
 
 
-def read(of, columns=EVERY, **options):
-    return intervals.read(of, T0 - HOUR, T0 + HOUR, columns, **options)
+def read(of, columns=EVERY, *, bins=None, **options):
+    (found,) = intervals.read([of], T0 - HOUR, T0 + HOUR, columns, bins=[bins], **options)
+    return found
 
 
 def fold(*reports):
@@ -127,14 +128,14 @@ def test_only_live_windows_of_reporters_that_are_not_late_are_read(v1, rng):
     Report.objects.filter(pk=late.pk).update(late=True)
     windows.fold(T0)
     assert read(v1) == []
-    assert intervals.heard(v1, T0 - HOUR, T0 + HOUR) == []
+    assert intervals.heard([v1], T0 - HOUR, T0 + HOUR) == [[]]
 
 
 def test_who_has_reported_is_found_without_reading_counts(v1, rng, django_assert_num_queries):
     reports = [report(v1, [window(rng, segment={"cell": str(i)}) for i in range(3)]) for _ in range(2)]
     fold(*reports)
     with django_assert_num_queries(1):
-        (heard,) = intervals.heard(v1, T0 - HOUR, T0 + HOUR)
+        ((heard,),) = intervals.heard([v1], T0 - HOUR, T0 + HOUR)
     assert heard.reporters == {one.reporter for one in reports}
     assert (heard.start, heard.end) == (T0, T0 + timedelta(seconds=10))
 
@@ -164,6 +165,6 @@ def test_windows_of_another_fleet_are_left_out_and_unknown_ones_count_for_all(v1
     fold(ours, theirs, unknown)
     assert [found.n for found in read(v1, ())] == [300]
     assert [found.n for found in read(v1, (), fleet="shop")] == [200]
-    (heard,) = intervals.heard(v1, T0 - HOUR, T0 + HOUR, fleet="shop")
+    ((heard,),) = intervals.heard([v1], T0 - HOUR, T0 + HOUR, fleet="shop")
     assert heard.reporters == {ours.reporter, unknown.reporter}
     assert intervals.error_history(v1, T0 - HOUR, T0 + HOUR, fleet="lab").intervals[0].n == 200

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ JUDGED = {"running", "paused", "held"}
 BACK = {"rolling_back"}
 #: What may follow what in a rollout's log; pending stands for "no line yet".
 FOLLOWS = {
-    "pending": {"running", "promoting", "aborted", "rolled_back", "superseded"},
+    "pending": {"running", "promoting", "aborted", "rolled_back", "superseded", "failed"},
     "running": JUDGED | BACK | {"promoting"},
     "paused": JUDGED | BACK | {"promoting"},
     "held": JUDGED | BACK | {"promoting"},
@@ -85,18 +85,19 @@ class Rollouts(RuleBasedStateMachine):
         self.scene.memory.calls = self.calls
         self.numbers = itertools.count(1)
         self.by_person: set[int] = set()  # rollouts that somebody promoted
+        self.for_good: list[tuple[datetime, datetime]] = []  # when the fleet refused for good
         self.live = self.scene.live()
 
     def teardown(self) -> None:
         """Left alone, everything settles; then nothing of it is kept."""
         self.calls.dies_in = None
-        self.scene.memory.refuse = ""
+        self._refuse("", for_good=False)
         self.scene.memory.unready.clear()
-        for _ in range(25):
-            self._all_tick(lambda pk: tick.tick(pk, self.scene.now))
+        self._everything_ticks(25)
         upkeep.keep(self.scene.now)
         try:
             self._settled()
+            self._what_failed_can_be_submitted_again()
         finally:
             transaction.set_rollback(True)
             self.undone.__exit__(None, None, None)
@@ -115,6 +116,26 @@ class Rollouts(RuleBasedStateMachine):
             held = self.scene.memory.loaded.get(("products", spec.canary_slot))
             assert route.canary_id != version_id or held is None or split[spec.canary_slot] == 0
 
+    def _what_failed_can_be_submitted_again(self) -> None:
+        failed = Rollout.objects.filter(state="failed").first()
+        if failed is not None:
+            again = self.scene.start(failed.version, PLAN)
+            self._everything_ticks(10)
+            assert again.pk != failed.pk
+            assert self.scene.get(again).state not in ("pending", "failed")
+
+    def _refuse(self, why: str, *, for_good: bool) -> None:
+        memory = self.scene.memory
+        if memory.refuse and memory.for_good:
+            self.for_good[-1] = (self.for_good[-1][0], self.scene.now)
+        memory.refuse, memory.for_good = why, for_good
+        if why and for_good:
+            self.for_good.append((self.scene.now, datetime.max.replace(tzinfo=UTC)))
+
+    def _everything_ticks(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self._all_tick(lambda pk: tick.tick(pk, self.scene.now))
+
     def _all_tick(self, does: Callable[[int], object]) -> None:
         self.scene.now += timedelta(seconds=1)
         self.scene.traffic()
@@ -128,12 +149,25 @@ class Rollouts(RuleBasedStateMachine):
         rollouts = Rollout.objects.prefetch_related("events")
         return [(r, [e for e in r.events.all() if e.kind == "state"]) for r in rollouts]
 
+    def _submit(self, errors: float) -> Rollout:
+        version = self.scene.version(f"w{next(self.numbers)}", Behaviour(errors=errors))
+        return self.scene.start(version, PLAN)
+
     # What happens
 
     @rule(errors=st.sampled_from([0.0, 0.0, 0.3]))
     def submit(self, errors: float) -> None:
-        name = f"w{next(self.numbers)}"
-        self.scene.start(self.scene.version(name, Behaviour(errors=errors)), PLAN)
+        self._submit(errors)
+
+    @rule(for_good=st.booleans(), seconds=st.integers(1, 3))
+    def submit_what_the_fleet_refuses(self, for_good: bool, seconds: int) -> None:
+        rollout = self._submit(errors=0.0)
+        self._refuse("never" if for_good else "away", for_good=for_good)
+        self._everything_ticks(seconds)
+        its_turn = not Rollout.objects.filter(state__in=UNDER_WAY).exists()
+        expected = "failed" if for_good and its_turn else "pending"
+        assert self.scene.get(rollout).state == expected
+        self._refuse("", for_good=False)
 
     @rule()
     def submit_stable_again(self) -> None:
@@ -144,8 +178,10 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 5))
     def time_passes(self, seconds: int) -> None:
-        for _ in range(seconds):
-            self._all_tick(lambda pk: tick.tick(pk, self.scene.now))
+        self._everything_ticks(seconds)
+        if self.scene.memory.refuse and self.scene.memory.for_good:
+            waiting = Rollout.objects.filter(state="pending").exists()
+            assert not waiting or Rollout.objects.filter(state__in=UNDER_WAY).exists()
 
     @rule()
     def nudges_are_lost(self) -> None:
@@ -210,7 +246,11 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def the_fleet_refuses_for_a_while(self) -> None:
-        self.scene.memory.refuse = "" if self.scene.memory.refuse else "away"
+        self._refuse("" if self.scene.memory.refuse else "away", for_good=False)
+
+    @rule()
+    def the_fleet_refuses_for_good(self) -> None:
+        self._refuse("" if self.scene.memory.refuse else "never", for_good=True)
 
     @rule(slot=st.sampled_from("ab"))
     def a_slot_gets_or_loses_its_readiness(self, slot: str) -> None:
@@ -252,6 +292,15 @@ class Rollouts(RuleBasedStateMachine):
             by_evidence = [e for e in promoted if "every gate passed" in e.reason]
             if promoted and rollout.version_id != self.live.pk and rollout.pk not in self.by_person:
                 assert len(by_evidence) == len(promoted)
+
+    @invariant()
+    def only_what_is_refused_for_good_fails_and_it_never_had_traffic(self) -> None:
+        for _, events in self._logs():
+            if events and events[-1].state == "failed":
+                only = events[0]
+                assert len(events) == 1
+                assert any(since <= only.at <= until for since, until in self.for_good)
+                assert (only.weight_percent, "never" in only.reason) == (0, True)
 
     @invariant()
     def completion_is_recorded_once(self) -> None:

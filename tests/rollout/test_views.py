@@ -139,6 +139,50 @@ def test_the_timeline_says_what_has_become_of_each_step(state: str, step: int, s
     assert [stop.status for stop in views.timeline(rollout, [])] == statuses
 
 
+SHADOWED = {
+    "steps": [{"weight_percent": 5, "dwell_seconds": 30}],
+    "shadow": {"percent": 20, "least_seconds": 60},
+}
+MIRRORING = RolloutEvent(state="running", step=0, weight_percent=0, at=START)
+AT_5 = RolloutEvent(state="running", step=0, weight_percent=5, at=START + timedelta(seconds=60))
+
+
+@pytest.mark.parametrize(
+    ("state", "weight", "events", "statuses"),
+    [
+        ("pending", 0, [], ["ahead", "ahead", "ahead", "ahead"]),
+        ("running", 0, [MIRRORING], ["now", "ahead", "ahead", "ahead"]),
+        ("paused", 0, [MIRRORING], ["now", "ahead", "ahead", "ahead"]),
+        ("running", 5, [AT_5, MIRRORING], ["done", "now", "ahead", "ahead"]),
+        ("aborted", 0, [MIRRORING], ["stopped", "ahead", "ahead", "ahead"]),
+        ("rolled_back", 0, [AT_5, MIRRORING], ["done", "stopped", "ahead", "ahead"]),
+    ],
+)
+def test_mirroring_is_a_stop_before_the_first_step(
+    state: str, weight: float, events: list[RolloutEvent], statuses: list[str]
+) -> None:
+    rollout = Rollout(state=state, step=0, weight_percent=weight, plan=SHADOWED, stable_id=1)
+    stops = views.timeline(rollout, events)
+    assert [stop.status for stop in stops] == statuses
+    assert (stops[0].name, stops[0].reached_at) == ("Mirror", START if events else None)
+    assert stops[1].reached_at == (AT_5.at if AT_5 in events else None)
+
+
+@pytest.mark.parametrize(("stable", "ahead"), [(1, 3), (None, 1)])
+@pytest.mark.parametrize("state", ["failed", "aborted"])
+def test_what_ended_before_any_traffic_stopped_at_loading(state: str, stable: int | None, ahead: int) -> None:
+    plan = {"steps": [{"weight_percent": 5, "dwell_seconds": 30}]}
+    rollout = Rollout(state=state, step=0, plan=plan, stable_id=stable)
+    stops = views.timeline(rollout, [RolloutEvent(state=state, step=0, weight_percent=0, at=START)])
+    assert [stop.status for stop in stops] == ["stopped"] + ["ahead"] * ahead
+    assert stops[0].name == "Load"
+
+
+def test_a_first_version_that_waits_is_not_at_100_percent() -> None:
+    rollout = Rollout(state="pending", step=0, plan={"steps": []})
+    assert [stop.status for stop in views.timeline(rollout, [])] == ["ahead"]
+
+
 def test_the_timeline_shows_when_a_step_was_first_reached() -> None:
     rollout = Rollout(
         state="running", step=0, plan={"steps": [{"weight_percent": 5, "dwell_seconds": 30}]}, stable_id=1

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from controlplane import access
-from controlplane.models import Fleet, Model, ModelVersion, Route, User
+from controlplane.models import Alert, Fleet, Model, ModelVersion, Route, User
 from controlplane.problems import Problem
 from rollout import commands, tick, waves
 from rollout.drivers.memory import MemoryDriver
@@ -149,6 +149,23 @@ def test_a_wave_whose_start_fails_is_not_half_started(world: World) -> None:
         world.start(world.names)
     assert not Waves.objects.exists()
     assert world.started() == []
+
+
+def test_a_wave_that_cannot_start_is_said_and_stops_no_other_waves(world: World) -> None:
+    one, two, three = world.names
+    stuck, other = world.start([one], [two]), world.start([three])
+    world.run(5)
+    for fleet in (one, three):
+        world.promote(fleet)
+    ModelVersion.objects.filter(pk=world.second.pk).update(retired_at=world.now)
+    world.run(40)
+    stuck.refresh_from_db()
+    other.refresh_from_db()
+    assert (stuck.state, other.state) == (Waves.State.RUNNING, Waves.State.PROMOTED)
+    assert "after wave 1 Davy cannot go on" in stuck.reason
+    assert "retired" in Alert.objects.get(cause=f"rollout/waves/{stuck.pk}", resolved_at=None).summary
+    waves.abort(stuck.pk, actor="ann", reason="no", now=world.now)
+    assert not Alert.objects.filter(cause=f"rollout/waves/{stuck.pk}", resolved_at=None).exists()
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def _slots(slots: object, protocol: str) -> tuple[dict[str, Server], dict[str, T
         try:
             server = Server.parse(slot["url"], slot.get("grpc_url"))
         except ValueError as err:
-            raise ValueError(f"slots/{name}: {err}") from None
+            raise ValueError(f"slots/{name}/{err}") from None
         servers[name] = server if protocol == "grpc" else replace(server, grpc_port=None)
         repository = slot.get("repository")
         if repository is not None and not (isinstance(repository, str) and Path(repository).is_absolute()):

@@ -43,16 +43,25 @@ class Server:
 
     @classmethod
     def parse(cls, url: str, grpc_url: str | None = None) -> Server:
-        """From `http://host:port` and, for gRPC, `host:port`. Raises ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or not parts.port:
-            raise ValueError(f"{url!r} is not http://host:port")
+        """From `http://host:port` and, for gRPC, `host:port`. Raises ValueError("<url or grpc_url>: …")."""
+        scheme, host, port = _address(url)
+        if scheme != "http" or not host or not port:
+            raise ValueError(f"url: {url!r} is not http://host:port")
         if grpc_url is None:
-            return cls(parts.hostname, parts.port)
-        grpc = urlsplit(f"//{grpc_url}")
-        if grpc.hostname != parts.hostname or not grpc.port:
-            raise ValueError(f"{grpc_url!r} is not host:port on {parts.hostname}")
-        return cls(parts.hostname, parts.port, grpc.port)
+            return cls(host, port)
+        _, grpc_host, grpc_port = _address(f"//{grpc_url}")
+        if grpc_host != host or not grpc_port:
+            raise ValueError(f"grpc_url: {grpc_url!r} is not host:port on {host}")
+        return cls(host, port, grpc_port)
+
+
+def _address(url: str) -> tuple[str, str | None, int | None]:
+    """(scheme, host, port); nothing where it is no URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return "", None, None
 
 
 @dataclass(frozen=True)

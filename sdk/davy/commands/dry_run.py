@@ -18,6 +18,8 @@ def lines(model: str, version: str, fleet: str, found: Json) -> list[str]:
         said += _step(number, step)
     if found.get("holds"):
         said.append(f"  asks: {', '.join(found['holds'])}")
+    counted_by = found.get("errors_counted_by") or {}
+    said += [f"  {counted_by['detail']}"] if counted_by.get("detail") else []
     if found.get("steps"):
         said.append(f"  in all about {_time(found.get('seconds'))}, {_rate(found.get('traffic') or {})}")
         said += [f"  {found['precision']}"] if found.get("precision") else []

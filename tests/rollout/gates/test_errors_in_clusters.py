@@ -78,7 +78,7 @@ def test_the_reason_says_what_was_assumed():
     def reason(state):
         return judge.conclude(judge.absorb(state, "errors", seen), 0.01).gates[0].reason
 
-    assert reason(told("request")).endswith("φ = 1 assumed: requests are assigned one by one")
+    assert reason(told("request")).endswith("φ = 1 declared: requests are assigned one by one")
     assert reason(told("key")).endswith(
         "errors come in clusters: φ = 5.0 assumed, evidence is divided by 6.5"
     )

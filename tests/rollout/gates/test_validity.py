@@ -9,7 +9,7 @@ import pytest
 
 from rollout.gates import get
 from rollout.gates.base import Arm, Interval
-from rollout.judge import mixture
+from rollout.judge import dispersion, mixture
 from tests.rollout.judge.enumeration import outcomes
 from tests.rollout.judge.traffic import unsure
 
@@ -49,10 +49,11 @@ def _evidence(state):
     return np.exp([mixture.log_e(state["fail"]), mixture.log_mean(state["pass"])])
 
 
-def _expected(name, weight_percent, canary, stable):
+def _expected(name, weight_percent, canary, stable, *, assignment="request"):
     """Expected (E, e) after an interval, relative to before it; canary, stable: probabilities of the outcomes."""
     gate = get(name)
-    state = gate.absorb(gate.enter_step(gate.fresh({}), weight_percent), PAST)
+    state = gate.assume(gate.fresh({}), assignment, dispersion.fresh())
+    state = gate.absorb(gate.enter_step(state, weight_percent), PAST)
     mean = sum(
         p * q * _evidence(gate.absorb(state, Interval(10.0, 20.0, ARMS[name](x), ARMS[name](y))))
         for x, p in outcomes(N_C, canary)
@@ -103,6 +104,23 @@ def test_slowness_at_the_margin_gains_no_evidence_for_promotion(weight_percent, 
 
 def _probabilities(above_fast, above_middle):
     return (1 - above_fast, above_fast - above_middle, above_middle)
+
+
+@pytest.mark.parametrize("name", ["errors", "confidence"])
+def test_nothing_is_gained_either_where_clusters_are_assumed(name):
+    settings = get(name).defaults
+    boundary = settings["theta0"] * 0.1 + settings["delta"]
+    harm, _ = _expected(name, 25, (1 - boundary, boundary), (0.9, 0.1), assignment="key")
+    least = 0.1 + settings["margin_points"]["25"] / 100
+    _, promotion = _expected(name, 25, (1 - least, least), (0.9, 0.1), assignment="key")
+    assert max(harm, promotion) <= 1 + 1e-9
+
+
+def test_slowness_gains_nothing_either_where_clusters_are_assumed():
+    settings, tails = get("latency").defaults, (0.2, 0.008)
+    slower = [settings["theta0"] * tail + settings["delta"] for tail in tails]
+    harm, _ = _expected("latency", 25, _probabilities(*slower), _probabilities(*tails), assignment="key")
+    assert harm <= 1 + 1e-9
 
 
 def test_a_canary_beyond_the_tolerated_rate_does_gain():

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import parse_qs
-from urllib.request import urlopen
 
 import pytest
 
 from rollout import holds
 from rollout.gates.base import Verdict
 from rollout.holds.base import Answer
-from rollout.holds.prometheus import PrometheusError, fill, instant
+from rollout.prometheus import PrometheusError, fill, instant
 from tests.controlplane.servers import Receiver, receiver
 from tests.rollout.holds.questions import question
+from tests.rollout.prometheus import running, vector
 
 QUERY = 'sum(rate(checkouts_failed_total{model="{model}", version="{version}"}[5m]))'
 NAMES = {"model": "products", "version": "v2", "stable": "v1", "fleet": "edge"}
@@ -32,11 +26,6 @@ def server(settings: Any) -> Iterator[Receiver]:
     with receiver() as state:
         settings.PROMETHEUS_URLS = ["http://127.0.0.1:9", state.url]
         yield state
-
-
-def vector(*values: str) -> dict[str, Any]:
-    samples = [{"metric": {"i": str(i)}, "value": [1_795_143_600.1, value]} for i, value in enumerate(values)]
-    return {"status": "success", "data": {"resultType": "vector", "result": samples}}
 
 
 def ask(server: Receiver, body: Any, status: int = 200, **settings: Any) -> Answer:
@@ -191,39 +180,8 @@ def test_a_bound_and_a_prometheus_are_needed(server: Receiver, settings: Any) ->
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("needs the Debian package prometheus")
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text("global: {scrape_interval: 1h}\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        binary,
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            _wait_until_ready(url, folder / "log")
-            yield url
-        finally:
-            process.terminate()
-
-
-def _wait_until_ready(url: str, log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"{url}/-/ready", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    pytest.fail(f"Prometheus is not ready: {log.read_text()[-2000:]}")
+    with running(tmp_path_factory.mktemp("prometheus"), "global: {scrape_interval: 1h}\n") as url:
+        yield url
 
 
 @pytest.mark.system

@@ -153,6 +153,13 @@ def test_plan_shows_the_change_the_steps_and_what_each_gate_will_need(peer, davy
     ]
 
 
+def test_plan_says_how_late_prometheus_counts(peer, davy):
+    counted_by = {"source": "prometheus", "detail": "Prometheus scrapes every 15 s: and so on"}
+    peer.respond = lambda _: Reply(200, a_dry_run(errors_counted_by=counted_by))
+    ran = davy("rollout", "plan", "products", "v2", "--fleet", "local")
+    assert "  Prometheus scrapes every 15 s: and so on" in ran.out.splitlines()
+
+
 def test_plan_for_programs_is_the_server_s_answer(peer, davy):
     answer = a_dry_run(change=None, steps=[], seconds=0, holds=[])
     peer.respond = lambda _: Reply(200, answer)

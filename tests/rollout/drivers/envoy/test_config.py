@@ -43,7 +43,8 @@ def good_config() -> dict[str, Any]:
         ("slots", {"slots": {}}),
         ("slots", {"slots": {"a": {"url": "http://h:1"}}}),
         ("slots/a/url", {"slots": {"a": {}, "b": {}}}),
-        ("slots/a", {"slots": {"a": {"url": "https://h"}, "b": {"url": "http://h:1"}}}),
+        ("slots/a/url", {"slots": {"a": {"url": "http://h:many"}, "b": {"url": "http://h:1"}}}),
+        ("slots/a/url", {"slots": {"a": {"url": "https://h"}, "b": {"url": "http://h:1"}}}),
         (
             "slots/a/repository",
             {"slots": {"a": {"url": "http://h:1", "repository": 5}, "b": {"url": "http://h:1"}}},
@@ -56,7 +57,7 @@ def good_config() -> dict[str, Any]:
             },
         ),
         (
-            "slots/a",
+            "slots/a/grpc_url",
             {
                 "protocol": "grpc",
                 "slots": {name: {"url": "http://h:1", "grpc_url": "other:2"} for name in ("a", "b")},

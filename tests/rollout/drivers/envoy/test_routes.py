@@ -282,5 +282,5 @@ def test_a_server_is_where_its_url_says() -> None:
     ],
 )
 def test_a_url_that_is_none_is_refused(url: str, grpc_url: str | None) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match="^url: " if grpc_url is None else "^grpc_url: "):
         Server.parse(url, grpc_url)

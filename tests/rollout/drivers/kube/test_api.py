@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from controlplane import fleets, sealing
 from controlplane.models import Model, ModelVersion
-from rollout import commands, tick
+from rollout import commands, leases, tick
 from rollout.drivers.base import DriverError
 from rollout.drivers.kube import api
 from rollout.drivers.kube.api import Cluster, Conflict, path_of
@@ -160,7 +160,7 @@ def test_a_tick_on_a_cluster_that_hangs_ends_within_its_lease_and_says_why(quick
         with contextlib.suppress(BlockingIOError):
             while hanging.accept():
                 calls += 1
-    assert 0 < calls * CALL_SECONDS < tick.LEASE.total_seconds()
+    assert 0 < calls * CALL_SECONDS < leases.LEASE.total_seconds()
     assert "no answer from http://127.0.0.1" in commands.find(rollout.pk).trouble
 
 
