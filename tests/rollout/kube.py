@@ -177,14 +177,10 @@ class Kube:
         assert status in (201, 409), (file, answer)
 
     def stop(self) -> None:
+        """Nothing of it is kept, so it is not asked to end: the API server would let its watches end in peace."""
         for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:  # the API server lets its watches end in peace
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
         self.processes.clear()
 
     def ask(
