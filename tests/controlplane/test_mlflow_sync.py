@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,22 +16,17 @@ from controlplane import artifacts, mlflow_sync
 from controlplane.models import ModelVersion
 from demo.places import ROOT
 from tests.controlplane.conftest import NOW
+from tests.ports import free_ports
 
 START_SECONDS = 240
 pytestmark = pytest.mark.timeout(600)  # the first test starts the server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server that keeps artifacts itself, as `make up` starts it; its URL."""
     folder = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
+    (port,) = free_ports(1)
     (folder / "artifacts").mkdir()
     command = [sys.executable, "-m", "demo.mlflow_server", "--port", str(port), "--folder", str(folder)]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten processes that idle

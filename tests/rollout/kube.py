@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demo.places import ROOT
+from tests.ports import free_ports
 
 START_SECONDS = 120  # on a busy machine
 GROUPS = {
@@ -114,8 +115,6 @@ class Kube:
             server.chmod(0o755)
         else:
             server = self.parts.server
-        from tests.rollout.gateway import free_ports  # it knows the drivers, which need Django
-
         client, peer, self.port = free_ports(3)
         etcd, urls = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
         options = {
