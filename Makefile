@@ -22,7 +22,7 @@ demo:  ## tell the story on the running system, or on one started for it, and ch
 
 test:  ## the whole suite against the real parts
 	@$(SET_UP) dev fleet
-	@$(IN_VENV) pytest $(PYTEST)
+	@$(IN_VENV) pytest -n 2 $(PYTEST)
 
 check: lint test  ## all of CONTRIBUTING's rules, then the suite
 

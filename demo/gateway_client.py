@@ -94,6 +94,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.idle: list[Connection] = []
 
     def send(self, request: bytes, done: Done) -> bool:
@@ -121,6 +122,8 @@ class Pool:
             return
         self._open.add(connection)
         connection.send(request, now, done)
+        if self._closed:  # while the connection was being made
+            connection.abort("connection")
 
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection."""
@@ -136,5 +139,6 @@ class Pool:
 
     def close(self) -> None:
         """Close every connection; requests under way end as "connection"."""
+        self._closed = True
         for connection in list(self._open):
             connection.abort("connection")

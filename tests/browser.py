@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from django.db import connections
 from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
@@ -56,5 +57,6 @@ def browser(width: int = 1280, height: int = 900) -> Iterator[Browser]:
             )
             yield found
             chromium.close()
+            connections.close_all()  # those that Django made beside this event loop: nobody sees them after it
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]

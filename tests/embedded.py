@@ -1,4 +1,7 @@
-"""pytest plugin: an own PostgreSQL and Valkey for the session when no DATABASE_URL / REDIS_URL is given."""
+"""pytest plugin: an own PostgreSQL and Valkey for the session when no DATABASE_URL / REDIS_URL is given.
+
+Workers of pytest-xdist inherit both from the process that starts them; pytest-django gives each a database of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_folder: Path | None = None
+_folder = Path(tempfile.mkdtemp(prefix="davy-test-"))
 
 
 def _start() -> None:
-    global _folder
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-    _folder = Path(tempfile.mkdtemp(prefix="davy-test-"))
-    _folder.chmod(0o755)
-    os.environ.setdefault("DAVY_VAR", str(_folder))
+    _folder.chmod(0o755)  # PostgreSQL does not run as root: its own user has to get there
+    os.environ["DAVY_VAR"] = str(_folder)  # each process writes into its own, and never into a real system's
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # as in `make up`: threads that spin take the cores from who works
     from controlplane import embedded
 
     if not os.environ.get("DATABASE_URL"):
@@ -28,10 +31,9 @@ _start()
 
 
 def pytest_unconfigure() -> None:
-    """Stop what this session started and remove its folder."""
+    """Stop what this process started and remove its folder."""
     from controlplane import embedded
 
-    if _folder is not None:
-        embedded.stop_postgres(_folder)
-        embedded.stop_valkey(_folder)
-        shutil.rmtree(_folder, ignore_errors=True)
+    embedded.stop_postgres(_folder)
+    embedded.stop_valkey(_folder)
+    shutil.rmtree(_folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One real running system for a test session, started and stopped as a person would: `demo.up` and `demo.down`."""
+"""One real running system for the flows, started and stopped as a person would: `demo.up` and `demo.down`."""
 
 from __future__ import annotations
 
@@ -213,9 +213,9 @@ def _missing() -> str:
     return "" if here.fleet_venv.exists() else "no .venv-fleet (Envoy and the model servers): run `make test`"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
-    """The session's system. Its folder stays when a test failed, for its logs."""
+    """The system of all flows. Its folder stays when a test failed, for its logs."""
     if why := _missing():
         pytest.skip(why)
     folder = Path(tempfile.mkdtemp(prefix="davy-flows-"))

@@ -15,9 +15,10 @@ from demo import fleet_venv, places
 from rollout.drivers.base import Driver, RouteSpec
 from rollout.drivers.envoy.driver import EnvoyDriver
 from rollout.drivers.memory import MemoryDriver
+from tests.ports import free_ports
 from tests.rollout import distant
 from tests.rollout.distant import DistantEnvoy
-from tests.rollout.gateway import Gateway, Served, eventually, free_ports
+from tests.rollout.gateway import Gateway, Served, eventually
 
 MODEL = "contract"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout import drivers
 from rollout.drivers.base import Driver, RouteSpec
-from tests.rollout.gateway import free_ports
+from tests.ports import free_ports
 from tests.rollout.kube import Namespace
 from tests.rollout.kube_controllers import Controllers
 from tests.rollout.kube_fleets import gateway_fleet, kserve_fleet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,30 +14,26 @@ import pytest
 
 from controlplane import artifacts, mlflow_sync
 from controlplane.models import Fleet, ModelVersion, Route
+from demo.places import ROOT
 from tests.controlplane.conftest import NOW
+from tests.ports import free_ports
 
 START_SECONDS = 240
 pytestmark = pytest.mark.timeout(600)  # the first test starts the server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server that keeps artifacts itself, as `make up` starts it; its URL."""
     folder = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts", "--workers", "1"),
-    ]
+    (port,) = free_ports(1)
+    (folder / "artifacts").mkdir()
+    command = [sys.executable, "-m", "demo.mlflow_server", "--port", str(port), "--folder", str(folder)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten processes that idle
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env=environment, start_new_session=True
+        )
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
     try:
         while not answers(url):

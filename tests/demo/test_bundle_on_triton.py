@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ from davy.wire import decode_report
 
 from demo import credentials, fleet_venv, looks, train, triton
 from demo.places import Places
+from tests.ports import free_row
 
 pytestmark = pytest.mark.fleet
 
@@ -62,11 +62,6 @@ def sink():
     server.server_close()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def ask(url, path, body=b"", headers=None):
     try:
         with urllib.request.urlopen(
@@ -90,7 +85,7 @@ def server(tmp_path_factory, sink):
         with (folder / "config.pbtxt").open("a") as config:
             config.write('parameters { key: "davy_model" value { string_value: "products" } }\n')
             config.write(f'parameters {{ key: "davy_version" value {{ string_value: "{version}" }} }}\n')
-    port = free_port()
+    port = free_row(3)
     environment = triton.environment(here, {**os.environ, "DAVY_URL": sink, "DAVY_WINDOW_SECONDS": "1"})
     process = subprocess.Popen(
         triton.command(here, "a", port),

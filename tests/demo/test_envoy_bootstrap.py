@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import socket
 import threading
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from demo import envoy_bootstrap, fleet_venv, leftovers, places, running
 from demo.places import Places
 from demo.processes import Plan, envoy
 from demo.supervision import Supervisor
+from tests.ports import free_ports
 
 PORTS = ("web", "gateway", "envoy_admin", "triton_a", "triton_b", "mlflow", "images")
 
@@ -48,10 +48,7 @@ def test_clusters_follow_servers_that_moved(tmp_path) -> None:
 
 @pytest.fixture
 def plan() -> Plan:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-    chosen = {name: s.getsockname()[1] for name, s in zip(PORTS, sockets, strict=True)}
-    for s in sockets:
-        s.close()
+    chosen = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     return Plan(ports=chosen, server="triton", own_broker=False, mlflow_uri="", traffic=False)
 
 

@@ -195,6 +195,19 @@ def test_a_closed_gateway_counts_as_failed(tmp_path):
     assert asyncio.run(run()).outcome == "connection"
 
 
+def test_a_request_whose_connection_is_still_being_made_ends_with_the_pool():
+    async def run():
+        gateway = StubGateway(b"HTTP/1.1 200 OK\r\n")
+        pool, answers = gateway_client.Pool("127.0.0.1", await gateway.start(), 4, 10.0), []
+        assert pool.send(b"", answers.append)
+        pool.close()
+        await until(lambda: answers)
+        gateway.stop()
+        return answers[0]
+
+    assert asyncio.run(run()).outcome == "connection"
+
+
 def test_a_wrong_control_file_is_said_and_not_followed(tmp_path, capsys):
     gateway = StubGateway()
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from demo import credentials, fleet_venv, leftovers, running, triton
 from demo.places import Places
 from demo.processes import Plan, model_server
 from demo.supervision import Supervisor
+from tests.ports import free_row
 
 CONFIG = """
 backend: "python"
@@ -50,8 +50,7 @@ def here(tmp_path) -> Iterator[Places]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_row(3)
 
 
 def add_model(here: Places, name: str, source: str) -> None:

@@ -124,12 +124,6 @@ def test_findings_are_listed_latest_first(page: Client) -> None:
     assert shown.index("second finding") < shown.index("first finding")
 
 
-def test_the_widest_gap_of_two_ecdfs_is_their_distance() -> None:
-    reference, live = np.array([[5, 5, 0, 0]]), np.array([[0, 0, 5, 5]])
-    assert views.grid_distances(reference, live) == pytest.approx([1.0])
-    assert views.grid_distances(reference, reference) == pytest.approx([0.0])
-
-
 def test_too_few_rows_are_marked_in_the_history(page: Client) -> None:
     rng = np.random.default_rng(2)
     of = with_reference(rng)

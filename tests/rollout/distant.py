@@ -16,7 +16,8 @@ from controlplane import access
 from controlplane.asgi import application
 from controlplane.models import Fleet, User
 from demo import envoy_bootstrap
-from tests.rollout.gateway import Gateway, eventually, free_ports
+from tests.ports import free_ports
+from tests.rollout.gateway import Gateway, eventually
 
 REFRESH_SECONDS = 0.05
 

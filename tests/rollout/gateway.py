@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -23,19 +22,11 @@ import pytest
 from demo import envoy_bootstrap, fleet_venv, places
 from rollout.drivers.base import RouterCounts, RouteSpec
 from rollout.drivers.envoy.driver import EnvoyDriver
+from tests.ports import free_ports
 from tests.rollout.model_server import ModelServer
 
 _names = itertools.count()
 CLUSTERS_OF_A_MODEL = 12
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demo.places import ROOT
+from tests.ports import free_ports
 
 START_SECONDS = 120  # on a busy machine
 GROUPS = {
@@ -114,8 +115,6 @@ class Kube:
             server.chmod(0o755)
         else:
             server = self.parts.server
-        from tests.rollout.gateway import free_ports  # it knows the drivers, which need Django
-
         client, peer, self.port = free_ports(3)
         etcd, urls = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
         options = {
@@ -177,14 +176,10 @@ class Kube:
         assert status in (201, 409), (file, answer)
 
     def stop(self) -> None:
+        """Nothing of it is kept, so it is not asked to end: the API server would let its watches end in peace."""
         for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:  # the API server lets its watches end in peace
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
         self.processes.clear()
 
     def ask(

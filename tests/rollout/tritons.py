@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -26,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from demo import fleet_venv, triton
 from demo.places import ROOT, Places
+from tests.ports import free_row
 from tests.rollout.gateway import Gateway, eventually
 
 ARTIFACTS = ROOT / "demo" / "artifacts"
@@ -34,24 +34,13 @@ _PIXELS = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": [
 INFERENCE = json.dumps({"inputs": [_PIXELS]})
 
 
-def three_ports() -> int:
-    """The first of three neighbouring ports that nobody listens on: HTTP, gRPC and metrics."""
-    while True:
-        with contextlib.ExitStack() as stack:
-            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                for port in (first + 1, first + 2):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                return int(first)
-
-
 @dataclass
 class Triton:
     """The server of one slot."""
 
     here: Places
     slot: str
-    port: int = field(default_factory=three_ports)
+    port: int = field(default_factory=lambda: free_row(3))
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property

@@ -18,8 +18,9 @@ from rollout.drivers.base import Bundle, DriverError, RouteSpec
 from rollout.drivers.envoy.driver import EnvoyDriver
 from rollout.drivers.triton import TritonSlot
 from rollout.models import ACTIVE, Evidence, Rollout
+from tests.ports import free_ports
 from tests.rollout import tritons
-from tests.rollout.gateway import Gateway, Served, eventually, free_ports
+from tests.rollout.gateway import Gateway, Served, eventually
 from tests.rollout.tritons import ARTIFACTS, GrpcUsers, Triton
 
 pytestmark = [pytest.mark.fleet, pytest.mark.django_db]  # all of them, so that they stay together

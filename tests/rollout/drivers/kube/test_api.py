@@ -20,7 +20,7 @@ from rollout.drivers.base import DriverError
 from rollout.drivers.kube import api
 from rollout.drivers.kube.api import Cluster, Conflict, path_of
 from rollout.drivers.kube.config import SECRET_FIELDS, Access
-from tests.rollout.gateway import free_ports
+from tests.ports import free_ports
 from tests.rollout.kube import Kube
 from tests.rollout.kube_fleets import deployment, httproute
 from tests.rollout.scene import PLAN
