@@ -122,7 +122,8 @@ def _read_counts(
         look.counts = driver.router_counts(route)
     if look.counts is None:
         return
-    look.sources = evidence.note_recent(look.sources, look.counts, apart_seconds)
+    swapped_at = at.entered_at.timestamp() if at.phase is Phase.WATCHING else 0.0
+    look.sources = evidence.note_recent(look.sources, look.counts, apart_seconds, since=swapped_at)
     if at.phase is Phase.WATCHING:
         outage = evidence.outage(look.sources)
         old = rollout.stable

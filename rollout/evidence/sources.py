@@ -174,9 +174,14 @@ def flowing_since(sources: Sources, gates: Sequence[str]) -> float | None:
     return max((runs[name][0] for name in gates), default=None) if set(gates) <= set(runs) else None
 
 
-def note_recent(sources: Sources, counts: RouterCounts, apart_seconds: float = 0.0) -> Sources:
-    """Keep both arms' readings of the last seconds; `apart_seconds` lie between two of them at least."""
-    since = counts.at - 2 * max(OUTAGE_SECONDS, apart_seconds)
+def note_recent(
+    sources: Sources, counts: RouterCounts, apart_seconds: float = 0.0, since: float = 0.0
+) -> Sources:
+    """Keep both arms' readings of the last seconds; `apart_seconds` lie between two of them at least.
+
+    None from before `since`, when the arms changed their names.
+    """
+    since = max(since, counts.at - 2 * max(OUTAGE_SECONDS, apart_seconds))
     kept = [r for r in sources.get("recent", []) if since <= r[0] < counts.at]
     canary, stable = counts.canary, counts.stable
     now = [counts.at, stable.assigned, stable.failed, canary.assigned, canary.failed]

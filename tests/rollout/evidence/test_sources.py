@@ -224,6 +224,13 @@ def test_a_short_burst_or_a_few_requests_are_no_outage() -> None:
     assert watched() == ""
 
 
+def test_readings_from_before_the_roles_swapped_are_no_outage() -> None:
+    before = evidence.note_recent({}, router(100, (0, 0), (10_000, 10)))
+    swapped = evidence.note_recent(before, router(106, (10_100, 10), (10_200, 5_300)), since=103)
+    assert evidence.outage(swapped) == ""
+    assert evidence.outage(evidence.note_recent(before, router(106, (10_100, 10), (10_200, 5_300)))) != ""
+
+
 def test_a_restart_in_the_watch_is_no_outage() -> None:
     assert watched((0, 500, 400), (6, 30, 2)) == ""
 
