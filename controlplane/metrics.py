@@ -9,11 +9,13 @@ from functools import cache
 from django.conf import settings
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from controlplane.models import Alert, Route, Severity
+from monitoring import exposition
 
 
 @cache
@@ -32,6 +34,7 @@ class DatabaseCollector:
         yield build
         yield _alerts_open()
         yield _route_weights()
+        yield from exposition.families(timezone.now())
 
 
 def _alerts_open() -> Metric:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from controlplane.models import Alert, Fleet, Model, ModelVersion, Route, Severity
 from controlplane.snippets import Step, first_steps
 from controlplane.views import LOUDEST_FIRST, bar_facts, live, signed_in
-from monitoring.models import DetectorState, Window
+from monitoring.models import DetectorState, Reference, Window
 from rollout.models import ACTIVE, Rollout
 
 SILENT_AFTER = timedelta(minutes=2)  # a serving model without data for longer is shown as silent
@@ -158,10 +158,14 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
     shown = get_object_or_404(Model, name=name)
     versions = (
         ModelVersion.objects.filter(model=shown)
-        .select_related("parent", "reference")
-        .defer("reference__data")
+        .select_related("parent")
         .prefetch_related(
-            Prefetch("detector_states", DetectorState.objects.defer("state", "result").order_by("detector"))
+            Prefetch(
+                "references",
+                Reference.objects.filter(state=Reference.State.ACTIVE).defer("data", "variation"),
+                to_attr="in_force",
+            ),
+            Prefetch("detector_states", DetectorState.objects.defer("state", "result").order_by("detector")),
         )
         .order_by("-created_at", "-id")
     )

@@ -120,8 +120,11 @@ TICK_SECONDS = _number("DAVY_TICK_SECONDS", 1, 0.2, 60)
 EVIDENCE_GRACE_SECONDS = _number("DAVY_EVIDENCE_GRACE_SECONDS", 15, 1, 120)
 DRIFT_CHECK_SECONDS = _number("DAVY_DRIFT_CHECK_SECONDS", 10, 1, 3600)
 DRIFT_WINDOW_SECONDS = _number("DAVY_DRIFT_WINDOW_SECONDS", 300, 10, 86400)
+ALARM_BUDGET_DAYS = _number("DAVY_ALARM_BUDGET_DAYS", 60, 1, 3650)
 LEASE_SECONDS = _number("DAVY_LEASE_SECONDS", 300, 1, 86400)
 MLFLOW_POLL_SECONDS = _number("DAVY_MLFLOW_POLL_SECONDS", 10, 1, 3600)
+
+SEGMENTS_MOST = int(_number("DAVY_SEGMENTS_MOST", 200, 1, 10_000))  # of a model; further ones are "other"
 
 # The most that one request body may hold; larger ones are refused before they are read.
 MAX_BODY_BYTES = int(_number("DAVY_MAX_BODY_BYTES", 64 * 2**20, 2**20, 2**30))

@@ -11,6 +11,7 @@ from controlplane.api_docs import PlainDocs
 from labeling import api as labeling_api
 from labeling import views as labeling_views
 from monitoring import api as monitoring_api
+from monitoring import chart_views
 from monitoring import views as monitoring_views
 from rollout import views as rollout_views
 from rollout.api import flagger, judgements, pairs, plans
@@ -33,6 +34,8 @@ page_urls: list[URLPattern | URLResolver] = [
     path("logout", LogoutView.as_view(), name="logout"),
     path("models/<str:name>", pages.model, name="model"),
     path("models/<str:name>/versions/<str:version>/drift", monitoring_views.drift, name="drift"),
+    path("models/<str:name>/versions/<str:version>/spc", chart_views.spc, name="spc"),
+    path("models/<str:name>/versions/<str:version>/spc/act", chart_views.spc_act, name="spc-act"),
     path("rollouts", rollout_views.rollout_list, name="rollouts"),
     path("rollouts/<int:pk>", rollout_views.rollout_detail, name="rollout"),
     path("rollouts/<int:pk>/act", rollout_views.rollout_act, name="rollout-act"),

@@ -114,7 +114,7 @@ def vary(images: Array, labels: Array, copies: int, rng: np.random.Generator) ->
 def train(recipe: Recipe, data: dict[str, Array]) -> Weights:
     """Train with the recipe's seed on one thread; scale the last layer so that confidences are calibrated."""
     from sklearn.neural_network import MLPClassifier
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     images, labels = data["train_images"], data["train_labels"]
     rng = np.random.default_rng(recipe.seed)

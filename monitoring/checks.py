@@ -15,7 +15,7 @@ from controlplane.models import Alert, ModelVersion, Route, Severity
 from monitoring import references, windows
 from monitoring.detectors import DETECTORS
 from monitoring.detectors.base import Answer, Detector, Live, Status
-from monitoring.models import DetectorState, Finding, Window
+from monitoring.models import DetectorState, Episode, Finding, Window
 
 GRACE = timedelta(seconds=3)  # the reports of a closed interval take a moment to arrive and be folded
 
@@ -111,6 +111,10 @@ def _save(row: DetectorState, detector: Detector, answer: Answer, now: datetime)
             model=row.version.model,
             version=row.version,
         )
+    elif Episode.objects.filter(
+        version=row.version, family=detector.subject, segment_key="", ended=None
+    ).exists():
+        alert = None  # of the same cause, and the hours still say so
     else:
         alert = alerts.resolve(_cause(row, detector), resolution=f"{row.version} {answer.reason}", now=now)
     _record(row, alert, now)

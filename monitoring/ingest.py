@@ -23,6 +23,7 @@ LATE_SECONDS = 300.0  # a reporter whose clock is further off is kept out of rol
 FUTURE_SECONDS = 300.0  # a prediction may not be dated further ahead
 REPORT_MAX_AGE = timedelta(hours=24)  # older ones are refused: their sequence numbers may be forgotten
 PREDICTION_MAX_AGE = timedelta(days=7)  # likewise older ids
+CODES = {"finite_number": "not_finite"}  # what pydantic says, where the contract has a word of its own
 STATE_THEIR_PROBABILITY = frozenset({"measure", "shadow"})  # samplers
 
 
@@ -46,9 +47,11 @@ class Answer:
 
 @dataclass
 class ReportAnswer(Answer):
-    """What a collector hears: also the share of requests to sample for comparison; 0 while none are mirrored."""
+    """What a collector hears, too: the share of requests to sample for comparison (0 while none are mirrored), and the
+    digest of the reference in force when it counts with another one."""
 
     shadow_share: float = 0.0
+    reference_digest: str = ""
 
 
 def store_report(body: bytes, now: datetime) -> ReportAnswer:
@@ -59,14 +62,14 @@ def store_report(body: bytes, now: datetime) -> ReportAnswer:
         raise problems.field(err.pointer, "invalid", err.detail) from None
     version = registry.get_version(report.model, report.version)
     _check_times(report, now)
-    _check_reference(report, version)
+    newer = check_reference(report, version)
     late = abs(now.timestamp() - report.sent_at) > LATE_SECONDS
     _, created = Report.objects.get_or_create(
         reporter=report.reporter,
         sequence=report.sequence,
         defaults={"received_at": now, "body": body, "late": late},
     )
-    return ReportAnswer(int(created), int(not created), shadow_share=shadow.share(version, now))
+    return ReportAnswer(int(created), int(not created), [], shadow.share(version, now), newer)
 
 
 def _check_times(report: wire.Report, now: datetime) -> None:
@@ -77,12 +80,16 @@ def _check_times(report: wire.Report, now: datetime) -> None:
         raise problems.field("/to", "too_old", f"the interval ended more than {REPORT_MAX_AGE} ago")
 
 
-def _check_reference(report: wire.Report, version: ModelVersion) -> None:
-    """Counts in bins that nobody knows cannot be added up, so they are refused."""
+def check_reference(report: wire.Report, version: ModelVersion) -> str:
+    """Counts in bins that nobody knows cannot be added up, so they are refused; any of the version's references do.
+
+    Returns the digest of the one in force where the report was counted with another one, else "".
+    """
     if not report.reference_digest:
-        return
-    shape = references.shape_of(version)
-    if shape is None or shape.digest != report.reference_digest:
+        return ""
+    known = references.shapes_of(version)
+    shape = known.get(report.reference_digest)
+    if shape is None:
         raise problems.field(
             "/reference_digest", "unknown_reference", f"{version} has no reference {report.reference_digest}"
         )
@@ -91,6 +98,7 @@ def _check_reference(report: wire.Report, version: ModelVersion) -> None:
             raise problems.field(
                 f"/windows/{index}/embedding", "wrong_shape", f"want {shape.rows} rows of {shape.bins} bins"
             )
+    return "" if shape.active else next((digest for digest, other in known.items() if other.active), "")
 
 
 def store_predictions(rows: Sequence[Any], now: datetime) -> Answer:
@@ -129,9 +137,8 @@ def _parsed(rows: Sequence[Any], answer: Answer) -> Iterable[tuple[int, Row]]:
         except ValidationError as err:
             first = err.errors(include_url=False, include_context=False, include_input=False)[0]
             pointer = f"/{first['loc'][0]}" if first["loc"] else ""
-            answer.rejected.append(
-                {"index": index, "pointer": pointer, "code": first["type"], "detail": first["msg"]}
-            )
+            code = CODES.get(first["type"], first["type"])
+            answer.rejected.append({"index": index, "pointer": pointer, "code": code, "detail": first["msg"]})
 
 
 def _unknown(row: Row, models: set[str]) -> problems.Problem:
@@ -149,10 +156,7 @@ def _prediction(row: Row, version_id: int, dimensions: int | None, now: datetime
         raise problems.field(
             "/inclusion_probability", "missing", f"a {row.sampler} sample states its probability"
         )
-    try:
-        embedding = float32_bytes(row.embedding, dimensions)
-    except ValueError as err:
-        raise problems.field("/embedding", "invalid", str(err)) from None
+    embedding = float32_bytes(row.embedding, dimensions)
     fields = row.model_dump(exclude={"id", "model", "version", "embedding"})
     return Prediction(
         version_id=version_id, request_id=row.id, received_at=now, embedding=embedding, **fields

@@ -46,7 +46,7 @@ class Heard:
 
     start: datetime
     end: datetime
-    reporters: frozenset[str]
+    reporters: frozenset[str]  # UUIDs, as text
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Observed:
     end: datetime
     n: int
     errors: int
-    reporters: frozenset[str]
     confidence: Array | None = None  # (100,)
     latency: Array | None = None  # (96,)
     detections: Array | None = None  # (64,)
@@ -76,7 +75,6 @@ class Observed:
             self,
             n=self.n + other.n,
             errors=self.errors + other.errors,
-            reporters=self.reporters | other.reporters,
             reference=other.reference if self.reference is None else self.reference,
             reference_digest=self.reference_digest or other.reference_digest,
             segments={},
@@ -120,11 +118,17 @@ def heard(
 ) -> list[list[Heard]]:
     """Per version one Heard per distinct (start, end) of live windows within [since, until], by start.
 
-    fleet  leaves out what reporters of other fleets say; those who do not know theirs are heard by all
+    Known for a day. fleet leaves out what reporters of other fleets say; those who do not know theirs are heard by all.
     """
     found: dict[int, dict[Span, set[str]]] = {version.pk: defaultdict(set) for version in versions}
-    for row in _live_rows(("version_id", "start", "end", "reporters"), versions, since, until, fleet):
-        found[row["version_id"]][row["start"], row["end"]].update(row["reporters"])
+    statement = """
+        SELECT version_id, start, "end", reporters FROM monitoring_reporting
+        WHERE version_id = ANY(%s) AND start >= %s AND "end" <= %s AND (%s = '' OR fleet IN ('', %s))
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [[version.pk for version in versions], since, until, fleet, fleet])
+        for version_id, start, end, reporters in cursor.fetchall():
+            found[version_id][start, end].update(map(str, reporters))
     return [
         [Heard(start, end, frozenset(names)) for (start, end), names in sorted(found[version.pk].items())]
         for version in versions
@@ -149,7 +153,7 @@ def read(
     fleet    as for `heard`
     """
     coarse = {version.pk: own for version, own in zip(versions, bins, strict=False)}
-    told = ("start", "end", "n", "errors", "reporters", "segment", "reference_digest")
+    told = ("start", "end", "n", "errors", "segment", "reference_digest")
     grouped: dict[int, dict[Span, list[tuple[Mapping[str, Any], Observed]]]] = {
         version.pk: defaultdict(list) for version in versions
     }
@@ -178,7 +182,7 @@ def _live_rows(
         cursor.execute(statement, wanted)
         rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
     for row in rows:
-        row |= {column: json.loads(row[column]) for column in ("reporters", "segment") if column in row}
+        row["segment"] = json.loads(row["segment"])
     return rows
 
 
@@ -193,7 +197,7 @@ def _observed(row: Mapping[str, Any], columns: Collection[str], bins: Coarse | N
         elif bins is not None and row["reference_digest"] == bins.digest:
             found |= {"reference": bins.reference, "reference_digest": bins.digest}
             found[name] = bins.counts(data)
-    return Observed(row["start"], row["end"], row["n"], row["errors"], frozenset(row["reporters"]), **found)
+    return Observed(row["start"], row["end"], row["n"], row["errors"], **found)
 
 
 def _added(rows: list[tuple[Mapping[str, Any], Observed]], by: Collection[str]) -> Observed:
@@ -230,7 +234,7 @@ def error_history(
         return ErrorHistory(0.0, [])
     columns = ("errors_by_key_bucket",)
     grouped: dict[Span, list[Observed]] = defaultdict(list)
-    for row in rows.filter(errors__gt=0).values("start", "end", "n", "errors", "reporters", *columns):
+    for row in rows.filter(errors__gt=0).values("start", "end", "n", "errors", *columns):
         grouped[row["start"], row["end"]].append(_observed(row, columns, None))
     totals = _requests(rows.filter(start__in={start for start, _ in grouped}))
     intervals = [

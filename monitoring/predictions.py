@@ -11,6 +11,8 @@ import numpy as np
 from davy import wire
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from controlplane import problems
+
 MAX_VALUES = 16_384  # of an embedding, or of probabilities
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 
@@ -92,7 +94,7 @@ class Row(_Strict):
 
 
 def float32_bytes(embedding: list[float] | str | bytes | None, dimensions: int | None) -> bytes:
-    """An embedding as little-endian float32, b"" for None; ValueError when it is not a finite vector.
+    """An embedding as little-endian float32, b"" for None; a problem of /embedding when it is not a finite vector.
 
     `dimensions` is that of the version's reference, and tells float16 from float32; without a reference
     (None) bytes are read as float32 and any length is right.
@@ -104,11 +106,12 @@ def float32_bytes(embedding: list[float] | str | bytes | None, dimensions: int |
     else:
         vector = _from_bytes(embedding, dimensions)
     if dimensions is not None and len(vector) != dimensions:
-        raise ValueError(f"{len(vector)} values, the version's reference has {dimensions}")
+        detail = f"{len(vector)} values, the version's reference has {dimensions}"
+        raise problems.field("/embedding", "wrong_dimension", detail)
     with np.errstate(over="ignore"):
         single = vector.astype("<f4")
     if not np.isfinite(single).all():
-        raise ValueError("a value is not a finite float32")
+        raise problems.field("/embedding", "not_finite", "a value is not a finite float32")
     return single.tobytes()
 
 
@@ -116,8 +119,8 @@ def _from_bytes(embedding: str | bytes, dimensions: int | None) -> np.ndarray[An
     try:
         data = base64.b64decode(embedding, validate=True) if isinstance(embedding, str) else embedding
     except binascii.Error as err:
-        raise ValueError(f"not base64: {err}") from None
+        raise problems.field("/embedding", "invalid", f"not base64: {err}") from None
     kind = "<f2" if dimensions is not None and len(data) == 2 * dimensions else "<f4"
     if not data or len(data) % np.dtype(kind).itemsize or len(data) > 4 * MAX_VALUES:
-        raise ValueError(f"{len(data)} bytes are no vector of float32")
+        raise problems.field("/embedding", "invalid", f"{len(data)} bytes are no vector of float32")
     return np.frombuffer(data, kind)

@@ -7,36 +7,45 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from monitoring import ingest
-from monitoring.models import Prediction, Report, ShadowPair, Window
+from monitoring import ingest, rollups
+from monitoring.models import Prediction, Report, Reporting, Rollup, ShadowPair, Window
 
-REPORT_BODY = timedelta(hours=2)  # a folded report's counts are in its windows
 SLACK = timedelta(hours=1)
 REPORT = ingest.REPORT_MAX_AGE + SLACK  # its sequence number is known for as long as a repeat is accepted
 PREDICTION = ingest.PREDICTION_MAX_AGE + SLACK  # likewise
-WINDOW = timedelta(days=60)  # eight weeks of history, which calibration reads
+WINDOW = ingest.PREDICTION_MAX_AGE + timedelta(
+    days=1
+)  # an hour is made whole again as long as any may come late
+ROLLUPS = {  # by their seconds
+    rollups.MINUTE: timedelta(days=7),
+    rollups.HOUR: timedelta(days=400),
+    rollups.DAY: timedelta(days=3 * 365),
+}
+SHADOW_PAIR = timedelta(days=60)
 ROWS_AT_ONCE = 5000  # so that no transaction is long
 
 
 def prune(
     now: datetime,
     *,
-    report_body: timedelta = REPORT_BODY,
     report: timedelta = REPORT,
     prediction: timedelta = PREDICTION,
     window: timedelta = WINDOW,
 ) -> None:
-    """Empty folded reports after `report_body`, and delete what is older than the other ages. Safe to repeat.
+    """Delete what is older than these ages, and roll-ups older than ROLLUPS. Safe to repeat.
 
-    What is not folded, counted or routed yet stays, however old.
+    What is not folded, counted or routed yet stays, however old. Imported reports stay without their bodies, and their
+    windows with them: the same file may be sent again at any time, and another one may add to the same hours.
     """
     done = Report.objects.filter(folded_at__isnull=False)
-    done.filter(folded_at__lt=now - report_body).exclude(body=b"").update(body=b"")
-    _delete(done.filter(received_at__lt=now - report))
+    _delete(done.filter(received_at__lt=now - report, imported=False))
+    _delete(Reporting.objects.filter(end__lt=now - report))
     old = Prediction.objects.filter(received_at__lt=now - prediction, routed_at__isnull=False)
     _delete(old.exclude(sampler="", counted_at__isnull=True))
-    _delete(Window.objects.filter(end__lt=now - window))
-    _delete(ShadowPair.objects.filter(matched_at__lt=now - window))
+    _delete(Window.objects.filter(end__lt=now - window).exclude(purpose=Rollup.Source.IMPORT))
+    for seconds, age in ROLLUPS.items():
+        _delete(Rollup.objects.filter(seconds=seconds, start__lt=now - age))
+    _delete(ShadowPair.objects.filter(matched_at__lt=now - SHADOW_PAIR))
 
 
 def _delete(rows: QuerySet[Any]) -> None:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from controlplane.models import ModelVersion
 from controlplane.views import live, signed_in
-from monitoring import accuracy, references, windows
+from monitoring import accuracy, alarm_states, references, windows
 from monitoring.detectors import confidence_chart, embedding_drift
 from monitoring.detectors.base import Live
 from monitoring.models import Finding, Purpose, Window
-from monitoring.statistics.p_chart import p_chart
+from monitoring.statistics import binned_ks
+from monitoring.statistics.charts import attributes
 
 HISTORY = timedelta(minutes=30)  # of D and of the p chart
 LABELS_SINCE = timedelta(days=30)
@@ -58,6 +59,7 @@ def drift(request: HttpRequest, name: str, version: str) -> HttpResponse:
         .select_related("alert")
         .order_by("-id")[:FINDINGS_SHOWN],
         "control": control(shown, reference, until),
+        "alarms": alarm_states.shown(shown),
     }
     if total.confidence.any():
         context["confidence"] = confidence(seen, reference)
@@ -106,7 +108,7 @@ def history(version: ModelVersion, reference: Bins, until: datetime) -> dict[str
             minutes[start.replace(second=0, microsecond=0)] += wire.unpack(bytes(packed), shape)
     points = []
     for minute, counts in sorted(minutes.items()):
-        d = float(grid_distances(reference.counts, counts).max())
+        d = float(binned_ks.grid_distance(reference.counts, counts).max())
         points.append([_milliseconds(minute), round(d, 4), int(counts[-1].sum())])
     lines = DETECTOR.hysteresis
     return {
@@ -115,16 +117,6 @@ def history(version: ModelVersion, reference: Bins, until: datetime) -> dict[str
         "stable_below": lines.stable_below,
         "enough": DETECTOR.minimum_n,
     }
-
-
-def grid_distances(reference: Counts, live_counts: Counts) -> NDArray[np.float64]:
-    """D_grid of each row of (k+1, B) counts, without p-values: half an hour of it is drawn at every look."""
-    f, g = (
-        np.cumsum(counts, axis=1)[:, :-1] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        for counts in (reference, live_counts)
-    )
-    distances: NDArray[np.float64] = np.abs(f - g).max(axis=1)
-    return distances
 
 
 def confidence(seen: Live, reference: Bins | None) -> dict[str, Any]:
@@ -169,19 +161,20 @@ def control(version: ModelVersion, reference: Bins | None, until: datetime) -> d
     if reference is not None:
         expected = confidence_chart.share(reference.confidence_counts, CHARTED) / reference.rows
     events = [confidence_chart.share(row.confidence, CHARTED) for row, _ in points]
-    made = p_chart(events, [n for _, n in points], expected)
+    made = attributes.p(events, [n for _, n in points], expected)
+    center = float(made.center[0])
     return {
         "outside": int(made.outside.sum()),
         "count": len(points),
         "n": sum(n for _, n in points),
-        "center": made.center,
+        "center": center,
         "from_reference": reference is not None,
         "chart": {
-            "center": round(made.center, 5),
+            "center": round(center, 5),
             "points": [
                 [
                     _milliseconds(row.end),
-                    round(float(made.share[i]), 5),
+                    round(float(made.value[i]), 5),
                     round(float(made.lower[i]), 5),
                     round(float(made.upper[i]), 5),
                     n,

@@ -1,39 +1,51 @@
 """How many predictions of a version were there in each interval, how sure, how fast, how many failed?
 
 Reports and raw predictions are folded into Window rows exactly once: a worker claims them with SKIP LOCKED,
-adds them to the windows and marks them folded in one transaction; a crash leaves them unfolded and whole.
+adds them to the windows and marks them folded in one transaction; a crash leaves them unfolded and whole. The same
+transaction adds to the version's totals and marks the minutes and hours that have to be rolled up (again).
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 from davy import counting, wire
 from davy.reference import Reference as Bins
 from django.db import transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q
+from django.utils import timezone
 from numpy.typing import NDArray
 
 from controlplane.models import ModelVersion
-from monitoring import references
-from monitoring.models import Prediction, Purpose, Report, Window
+from monitoring import references, totals
+from monitoring.merging import Key, Tally, added_up, admitted, merge
+from monitoring.models import Prediction, Purpose, Report, Reporting, Rollup, Unrolled, Window
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.int64]
 
-REPORTS_PER_TRANSACTION = 50
+REPORTS_PER_TRANSACTION = 200
 PREDICTIONS_PER_TRANSACTION = 5000
 RAW_WINDOW_SECONDS = 10  # raw predictions are counted into UTC-aligned windows of this length
-RAW_REPORTER = "api"
+RAW_REPORTER = UUID(int=0)  # of raw predictions, whoever posted them
 SKEW_SECONDS = 1.0  # a larger difference of the clocks moves the interval
-LATE = "late"  # purpose of live windows of a reporter beyond 5 minutes of skew: shown, never rollout evidence
+LATE = str(
+    Rollup.Source.LATE
+)  # live windows of a reporter beyond 5 minutes of skew: shown, never rollout evidence
+IMPORT = str(Rollup.Source.IMPORT)  # live windows of an imported history: likewise
+READ_FOR = timedelta(days=7)  # windows are kept a day longer; what is older is read from roll-ups
+HOUR = timedelta(hours=1)
+ROLLED = (60, 3600)  # seconds of the roll-ups that are made of windows
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,6 @@ class Counts:
     errors: int
     confidence: Array  # (100,)
     latency: Array  # (96,)
-    reporters: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,6 @@ class Total:
     latency: Array  # (96,)
     detections: Array  # (64,)
     embedding: Array | None  # (k+1, B) in the bins of the version's reference; None without a reference
-    reporters: frozenset[str]
 
 
 def intervals(
@@ -81,7 +91,7 @@ def intervals(
     if segment:
         query = query.filter(segment__contains=dict(segment))
     grouped: dict[tuple[datetime, datetime], list[Window]] = defaultdict(list)
-    for row in query.only("start", "end", "n", "errors", "confidence", "latency", "reporters"):
+    for row in query.only("start", "end", "n", "errors", "confidence", "latency"):
         grouped[row.start, row.end].append(row)
     return [
         Counts(
@@ -89,9 +99,8 @@ def intervals(
             end=end,
             n=sum(row.n for row in rows),
             errors=sum(row.errors for row in rows),
-            confidence=_sum((row.confidence for row in rows), counting.CONFIDENCE_BINS),
-            latency=_sum((row.latency for row in rows), counting.LATENCY_BINS),
-            reporters=frozenset(name for row in rows for name in row.reporters),
+            confidence=added_up((row.confidence for row in rows), counting.CONFIDENCE_BINS),
+            latency=added_up((row.latency for row in rows), counting.LATENCY_BINS),
         )
         for (start, end), rows in sorted(grouped.items(), key=lambda item: item[0])
     ]
@@ -107,16 +116,14 @@ def total(
 ) -> Total:
     """All windows within [since, until] added up; `segment` keeps those that have all of its keys and values.
 
-    Late reporters count here when `purpose` is live: an old count is still a count. `embedding` adds the
-    windows that were counted in the bins of the version's present reference.
+    Late reporters and imported history count here when `purpose` is live: an old count is still a count. `embedding`
+    adds the windows that were counted in the bins of the version's present reference. What lies more than a week back
+    is read by whole hours.
     """
-    purposes = [purpose, LATE] if purpose == Purpose.LIVE else [purpose]
-    query = Window.objects.filter(version=version, purpose__in=purposes, start__gte=since, end__lte=until)
-    if segment:
-        query = query.filter(segment__contains=dict(segment))
     shape = references.shape_of(version)
-    columns = ["start", "end", "n", "errors", "confidence", "latency", "detections", "reporters"]
-    rows = list(query.values(*columns, *(("embedding", "reference_digest") if shape else ())))
+    columns = ["start", "end", "n", "errors", "confidence", "latency", "detections"]
+    columns += ("embedding", "reference_digest") if shape else ()
+    rows = _within(version, since, until, purpose, dict(segment or {}), columns)
     own = (row["embedding"] for row in rows if shape and row["reference_digest"] == shape.digest)
     return Total(
         start=min((row["start"] for row in rows), default=None),
@@ -124,20 +131,33 @@ def total(
         windows=len(rows),
         n=sum(row["n"] for row in rows),
         errors=sum(row["errors"] for row in rows),
-        confidence=_sum((row["confidence"] for row in rows), counting.CONFIDENCE_BINS),
-        latency=_sum((row["latency"] for row in rows), counting.LATENCY_BINS),
-        detections=_sum((row["detections"] for row in rows), counting.DETECTION_BINS),
-        embedding=_sum(own, shape.rows, shape.bins) if shape else None,
-        reporters=frozenset(name for row in rows for name in row["reporters"]),
+        confidence=added_up((row["confidence"] for row in rows), counting.CONFIDENCE_BINS),
+        latency=added_up((row["latency"] for row in rows), counting.LATENCY_BINS),
+        detections=added_up((row["detections"] for row in rows), counting.DETECTION_BINS),
+        embedding=added_up(own, shape.rows, shape.bins) if shape else None,
     )
 
 
-def _sum(packed: Iterable[bytes | memoryview], *shape: int) -> Array:
-    counts = np.zeros(shape, np.int64)
-    for data in packed:
-        if data:
-            counts += wire.unpack(bytes(data), shape)
-    return counts
+def _within(
+    version: ModelVersion,
+    since: datetime,
+    until: datetime,
+    purpose: str,
+    segment: Mapping[str, str],
+    columns: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The rows of `total`: windows of the last week, before that roll-ups by the hour."""
+    purposes = [purpose, LATE, IMPORT] if purpose == Purpose.LIVE else [purpose]
+    mine = Q(version=version, purpose__in=purposes, segment__contains=segment)
+    week = aligned(timezone.now() - READ_FOR, 3600)
+    if since >= week:
+        return list(Window.objects.filter(mine, start__gte=since, end__lte=until).values(*columns))
+    ending = {"end": ExpressionWrapper(F("start") + HOUR, output_field=DateTimeField())}
+    hours = Rollup.objects.filter(mine, seconds=3600, start__gte=since, start__lte=min(until, week) - HOUR)
+    stored = [name for name in columns if name != "end"]
+    return list(hours.values(*stored, **ending)) + list(
+        Window.objects.filter(mine, start__gte=week, end__lte=until).values(*columns)
+    )
 
 
 def aligned(at: datetime, seconds: float) -> datetime:
@@ -145,78 +165,64 @@ def aligned(at: datetime, seconds: float) -> datetime:
     return datetime.fromtimestamp(at.timestamp() // seconds * seconds, UTC)
 
 
-class Key(NamedTuple):
-    """The identity of a window. Workers lock windows in the order of their keys, so they cannot deadlock."""
-
-    version_id: int
-    purpose: str
-    segment_key: str
-    reference_digest: str
-    fleet: str
-    start: datetime
-    end: datetime
-
-
-@dataclass
-class Tally:
-    """A window while it is being added up; `counts.purpose` is not used, the key has it."""
-
-    counts: wire.WindowCounts
-    reporters: set[str] = field(default_factory=set)
-    packed_embedding: bytes = b""  # what is stored, and stays when nothing is added to it
-
-    def add(self, other: wire.WindowCounts, reporters: Iterable[str]) -> None:
-        """Add counts of the same interval and segment, in place."""
-        self.counts.add(other)
-        self.reporters.update(reporters)
-
-
-def fold(now: datetime, limit: int = 500) -> int:
-    """Fold up to about `limit` reports, and all uncounted raw predictions; returns how many. Safe to repeat.
+def fold(now: datetime, seconds: float | None = None) -> int:
+    """Fold reports and raw predictions, for about `seconds` or until none is left; returns how many. Safe to repeat.
 
     Any number of workers may fold at once; each report and prediction is added exactly once.
     """
+    until = None if seconds is None else time.monotonic() + seconds
     folded = 0
-    while folded < limit and (claimed := _fold_reports(now, min(REPORTS_PER_TRANSACTION, limit - folded))):
-        folded += claimed
-    while claimed := _fold_predictions(now):
-        folded += claimed
+    for claim in (_fold_reports, _fold_predictions):
+        while claimed := claim(now):
+            folded += claimed
+            if until is not None and time.monotonic() > until:
+                break
     return folded
 
 
-def _fold_reports(now: datetime, limit: int) -> int:
+def _fold_reports(now: datetime) -> int:
     with transaction.atomic():
         unfolded = Report.objects.filter(folded_at__isnull=True).order_by("received_at")
-        rows = list(unfolded.select_for_update(skip_locked=True)[:limit])
+        rows = list(unfolded.select_for_update(skip_locked=True)[:REPORTS_PER_TRANSACTION])
         if rows:
-            _merge(_tally_reports(rows), now)
-            Report.objects.filter(pk__in=[row.pk for row in rows]).update(folded_at=now)
+            _merge(admitted(_tally_reports(rows), now), now)
+            # the counts are in the windows now: 10,000 servers would leave 44 GB of bodies in two hours
+            Report.objects.filter(pk__in=[row.pk for row in rows]).update(folded_at=now, body=b"")
         return len(rows)
 
 
 def _tally_reports(rows: Iterable[Report]) -> dict[Key, Tally]:
     """What reports hold, by window. One that cannot be read, or whose version is gone, is logged."""
-    decoded: list[tuple[Report, wire.Report]] = []
-    for row in rows:
+    ids: dict[tuple[str, str], int] = {}
+    tallies: dict[Key, Tally] = {}
+    for row in rows:  # one at a time: 90 segments take 6 MiB when they are unpacked
         try:
-            decoded.append((row, wire.decode_report(bytes(row.body))))
+            report = wire.decode_report(bytes(row.body))
         except ValueError:
             log.exception("report %s cannot be read and is left out", row)
-    ids = version_ids((report.model, report.version) for _, report in decoded)
-    tallies: dict[Key, Tally] = {}
-    for row, report in decoded:
-        version_id = ids.get((report.model, report.version))
-        if version_id is None:
+            continue
+        name = (report.model, report.version)
+        if name not in ids:
+            ids |= version_ids([name])
+        if name not in ids:
             log.error("report %s is left out: no version %s %s", row, report.model, report.version)
             continue
-        start, end = corrected_interval(report, row.received_at)
+        start, end = corrected_interval(report, None if row.imported else row.received_at)
         for window in report.windows:
-            purpose = LATE if row.late and window.purpose == Purpose.LIVE else window.purpose
+            purpose = _purpose(row, window)
             place = wire.segment_key(window.segment)
-            key = Key(version_id, purpose, place, report.reference_digest, report.fleet, start, end)
+            key = Key(ids[name], purpose, place, report.reference_digest, report.fleet, start, end)
             tally = tallies.setdefault(key, Tally(wire.WindowCounts(segment=window.segment)))
-            tally.add(window, [report.reporter])
+            tally.add(window, [row.reporter])
     return tallies
+
+
+def _purpose(row: Report, window: wire.WindowCounts) -> str:
+    if window.purpose != Purpose.LIVE:
+        return window.purpose
+    if row.imported:
+        return IMPORT
+    return LATE if row.late else window.purpose
 
 
 def version_ids(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -228,13 +234,13 @@ def version_ids(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
     return {(model, name): pk for model, name, pk in found if (model, name) in wanted}
 
 
-def corrected_interval(report: wire.Report, received_at: datetime) -> tuple[datetime, datetime]:
-    """The report's interval by this server's clock.
+def corrected_interval(report: wire.Report, received_at: datetime | None) -> tuple[datetime, datetime]:
+    """The report's interval by this server's clock; as it stands without `received_at`, of an imported history.
 
     A skew (received − sent) beyond 1 s moves it by the nearest number of whole intervals, so that it stays
     aligned with everybody else's; a skew of less than half an interval therefore moves nothing.
     """
-    skew = received_at.timestamp() - report.sent_at
+    skew = 0.0 if received_at is None else received_at.timestamp() - report.sent_at
     length = report.end - report.start
     shift = round(skew / length) * length if abs(skew) > SKEW_SECONDS else 0.0
     return (
@@ -248,7 +254,7 @@ def _fold_predictions(now: datetime) -> int:
         uncounted = Prediction.objects.filter(counted_at__isnull=True, sampler="").order_by("received_at")
         rows = list(uncounted.select_for_update(skip_locked=True)[:PREDICTIONS_PER_TRANSACTION])
         if rows:
-            _merge(_tally_predictions(rows), now)
+            _merge(admitted(_tally_predictions(rows), now), now)
             Prediction.objects.filter(pk__in=[row.pk for row in rows]).update(counted_at=now)
         return len(rows)
 
@@ -292,61 +298,46 @@ def _counts_of(rows: list[Prediction], bins: Bins | None) -> wire.WindowCounts:
 
 
 def _merge(tallies: Mapping[Key, Tally], now: datetime) -> None:
-    """Add tallies to the stored windows; inside the caller's transaction.
+    """Add to windows and totals, tell who reported, mark what is to be rolled up; inside the caller's transaction."""
+    added = _added(tallies)
+    _tell(tallies)
+    merge(tallies, now)
+    _mark(tallies)
+    totals.add(added, now)
 
-    The first upsert creates the windows that are missing and locks all of them in the order of the keys; what
-    is read after it cannot change before the commit. The second upsert writes the sums.
-    """
-    identity = list(Key._fields)
-    keys = sorted(tallies)
-    locked = Window.objects.bulk_create(
-        [Window(**key._asdict(), n=0, errors=0, folded_at=now) for key in keys],
+
+def _added(tallies: Mapping[Key, Tally]) -> dict[totals.Place, totals.Added]:
+    """What live traffic adds to the totals."""
+    added: dict[totals.Place, totals.Added] = defaultdict(totals.Added)
+    for key, tally in tallies.items():
+        if key.purpose in (Purpose.LIVE, LATE):
+            added[totals.Place(key.version_id, key.fleet)].add(tally.counts)
+    return added
+
+
+def _tell(tallies: Mapping[Key, Tally]) -> None:
+    """Who reported live counts: in rows of this transaction alone, so that nobody waits and nothing is written anew."""
+    told: dict[tuple[int, str, datetime, datetime], set[UUID]] = defaultdict(set)
+    for key, tally in tallies.items():
+        if key.purpose == Purpose.LIVE:
+            told[key.version_id, key.fleet, key.start, key.end] |= tally.reporters
+    Reporting.objects.bulk_create(
+        Reporting(version_id=pk, fleet=fleet, start=start, end=end, reporters=sorted(reporters))
+        for (pk, fleet, start, end), reporters in told.items()
+    )
+
+
+def _mark(keys: Iterable[Key]) -> None:
+    """Say that the minutes and hours in which windows begin have changed. The marks stay locked until the commit."""
+    marks = {
+        (key.version_id, seconds, aligned(key.start, seconds))
+        for key in keys
+        for seconds in ROLLED
+        if (key.end - key.start).total_seconds() <= seconds
+    }
+    Unrolled.objects.bulk_create(
+        [Unrolled(version_id=pk, seconds=seconds, start=start) for pk, seconds, start in sorted(marks)],
         update_conflicts=True,
-        unique_fields=identity,
-        update_fields=["folded_at"],
-    )
-    for row in Window.objects.filter(pk__in=[row.pk for row in locked]):
-        tally = tallies[Key(*(getattr(row, name) for name in identity))]
-        mine = tally.counts.embedding
-        tally.packed_embedding = bytes(row.embedding)
-        tally.add(_stored(row, None if mine is None else mine.shape), row.reporters)
-    Window.objects.bulk_create(
-        [_row(key, tallies[key], now) for key in keys],
-        update_conflicts=True,
-        unique_fields=identity,
-        update_fields=[*COUNTED, "segment", "reporters", "folded_at"],
-    )
-
-
-COUNTED = ["n", "errors", "errors_by_key_bucket", "confidence", "latency", "detections", "embedding"]
-
-
-def _row(key: Key, tally: Tally, now: datetime) -> Window:
-    counts = tally.counts
-    embedding = counts.embedding
-    return Window(
-        **key._asdict(),
-        segment=counts.segment,
-        reporters=sorted(tally.reporters),
-        n=counts.n,
-        errors=counts.errors,
-        errors_by_key_bucket=wire.pack(counts.errors_by_key_bucket),
-        confidence=wire.pack(counts.confidence),
-        latency=wire.pack(counts.latency),
-        detections=b"" if counts.detections is None else wire.pack(counts.detections),
-        embedding=tally.packed_embedding if embedding is None else wire.pack(embedding),
-        folded_at=now,
-    )
-
-
-def _stored(row: Window, shape: tuple[int, ...] | None) -> wire.WindowCounts:
-    """The counts of a window; without `shape`, that of its embedding counts, they are left out."""
-    return wire.WindowCounts(
-        n=row.n,
-        errors=row.errors,
-        errors_by_key_bucket=_sum([row.errors_by_key_bucket], counting.KEY_BUCKETS),
-        confidence=_sum([row.confidence], counting.CONFIDENCE_BINS),
-        latency=_sum([row.latency], counting.LATENCY_BINS),
-        detections=_sum([row.detections], counting.DETECTION_BINS) if row.detections else None,
-        embedding=_sum([row.embedding], *shape) if shape and row.embedding else None,
+        unique_fields=["version", "seconds", "start"],
+        update_fields=["touched"],
     )

@@ -72,7 +72,9 @@ def _asked(rollout: Rollout, now: datetime) -> tuple[Mapping[str, Any], Question
     settings = _settings(plan)
     if settings is None:
         raise Problem(409, "nothing_to_approve", f"the plan {plan.name} asks for no approval")
-    goes_live = at.phase is Phase.PENDING and rollout.route.stable_id is None  # without steps, not without a yes
+    goes_live = (
+        at.phase is Phase.PENDING and rollout.route.stable_id is None
+    )  # without steps, not without a yes
     if at.phase not in JUDGED and not goes_live:
         raise Problem(409, "not_now", f"the rollout is {at.phase}: nothing waits for approval")
     asked = asking.question(rollout, plan, at, now)

@@ -96,7 +96,9 @@ def take(rollout: Rollout, plan: Plan, at: Position, driver: Driver, now: dateti
         look.verdicts += asking.verdicts(plan, look.sources.get("holds", {}))  # as they were at the promotion
     elif at.phase is Phase.PENDING and rollout.route.stable_id is None and look.canary_ready:
         people = tuple(spec for spec in plan.holds if spec.name == ApprovalHold.name)
-        _ask_holds(look, rollout, replace(plan, gates=people), at, now)  # no analysis, but nobody goes around a no
+        _ask_holds(
+            look, rollout, replace(plan, gates=people), at, now
+        )  # no analysis, but nobody goes around a no
     # else their alerts are looked for in vain
     look.sources["odd"] = [bool(look.changed_by_hand), bool(look.incident), bool(look.mismatch)]
     return look

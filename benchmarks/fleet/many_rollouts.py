@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 ROUND_SECONDS = 5
 AIM_MILLISECONDS = 5.0
@@ -101,28 +102,29 @@ class World:
 
     def traffic(self) -> None:
         """Five seconds of requests on every route."""
-        from monitoring.models import Window
+        from monitoring.models import Reporting, Window
 
         self.now += timedelta(seconds=ROUND_SECONDS)
         confidence, latency = self.histograms
-        windows = []
+        windows, told = [], []
+        span = {"start": self.now - timedelta(seconds=ROUND_SECONDS), "end": self.now}
         for name, old, new in self.routes:
             split = self.memory.weights.get(name, {"a": 100.0, "b": 0.0})
             for slot, version in (("a", old), ("b", new)):
                 n = round(RATE * ROUND_SECONDS * split[slot] / 100)
                 self.memory.count(name, slot, n)
+                told.append(Reporting(version=version, reporters=[UUID(int=version.pk)], **span))
                 windows.append(
                     Window(
                         version=version,
-                        start=self.now - timedelta(seconds=ROUND_SECONDS),
-                        end=self.now,
-                        reporters=[version.name],
+                        **span,
                         n=n,
                         errors=0,
                         confidence=confidence,
                         latency=latency,
                     )
                 )
+        Reporting.objects.bulk_create(told)
         Window.objects.bulk_create(windows)
 
 

@@ -2,8 +2,8 @@
 
 from ninja import Router
 
-from monitoring.api import accuracy, charts, drift, references, telemetry
+from monitoring.api import accuracy, calibrations, charts, drift, references, telemetry
 
 router = Router()
-for module in (references, telemetry, drift, charts, accuracy):
+for module in (references, telemetry, drift, calibrations, charts, accuracy):
     router.add_router("", module.router)

@@ -10,6 +10,7 @@ from ninja import Router
 from controlplane import http, registry
 from controlplane.models import ModelVersion
 from monitoring import references
+from monitoring.alarm_states import calibrated
 from monitoring.api.asked import asked_of, sliding
 from monitoring.detectors import confidence_chart, embedding_drift
 from monitoring.models import DetectorState
@@ -34,13 +35,18 @@ def _state_json(version: ModelVersion, detector: str) -> dict[str, Any]:
 def get_drift(request: HttpRequest, model: str, version: str) -> HttpResponse:
     """The detector's answer, and the numbers of a period: by default the sliding window that ends now.
 
-    `worst` holds both ECDFs of the furthest component at the bin edges.
+    `worst` holds both ECDFs of the furthest component at the bin edges; `calibrated` what the hourly alarm says,
+    with its statistic, limit, rate and the days that it was calibrated on.
     """
     owner = registry.get_version(model, version)
     asked = asked_of(request, sliding())
     live, _ = asked.live(owner)
     bins = references.load(owner)
-    body = {**_state_json(owner, embedding_drift.EmbeddingDrift.name), **asked.json()}
+    body = {
+        **_state_json(owner, embedding_drift.EmbeddingDrift.name),
+        "calibrated": calibrated(owner, "embedding"),
+        **asked.json(),
+    }
     if bins is None:
         return JsonResponse({**body, "n": 0, "reference": None, "components": [], "worst": None})
     result = embedding_drift.measure(live, bins)
@@ -67,6 +73,8 @@ def get_confidence(request: HttpRequest, model: str, version: str) -> HttpRespon
     return JsonResponse(
         {
             **_state_json(owner, confidence_chart.ConfidenceChart.name),
+            "calibrated": calibrated(owner, "confidence"),
+            "calibrated_detections": calibrated(owner, "detections"),
             **asked.json(),
             "from": total.start,
             "to": total.end,

@@ -52,6 +52,10 @@ class Detector(Protocol):
     subject: ClassVar[str]  # what drifts, in an alert's cause: drift/<subject>/<model>/<version>
     advice: ClassVar[str]  # what a person does about it
 
+    @property
+    def hysteresis(self) -> Hysteresis:
+        """The distances at which it alarms, and at which that is over."""
+
     def evaluate(self, live: Live, reference: Reference | None, state: State) -> Answer:
         """Look once. `state` is {} at first, later that of the answer before."""
         ...

@@ -14,7 +14,7 @@ from davy.reference import Reference
 from numpy.typing import NDArray
 
 from monitoring.detectors.base import Answer, Hysteresis, Live, Result, State, Status, period, too_few
-from monitoring.statistics.p_chart import p_chart
+from monitoring.statistics.charts import attributes
 
 SHARES = {"below_0.6": slice(0, 60), "0.3_to_0.6": slice(30, 60)}  # bins of .01
 WORDS = {"below_0.6": "confidence below .6", "0.3_to_0.6": "confidence from .3 to .6"}
@@ -75,13 +75,13 @@ def measure(live: Live, reference: Reference) -> Result:
 
 def _share(counts: NDArray[np.int64], reference: NDArray[np.int64], name: str) -> Result:
     before = share(reference, name) / int(reference.sum())
-    chart = p_chart([share(counts, name)], [int(counts.sum())], center=before)
+    chart = attributes.p([share(counts, name)], [int(counts.sum())], center=before)
     return {
         "name": name,
-        "share": float(chart.share[0]),
+        "share": float(chart.value[0]),
         "reference": before,
         "lower": float(chart.lower[0]),
         "upper": float(chart.upper[0]),
         "outside": bool(chart.outside[0]),
-        "change": float(chart.share[0] - before),
+        "change": float(chart.value[0] - before),
     }

@@ -3,8 +3,9 @@
 from monitoring.models.charts import ChartExclusion, ControlChart
 from monitoring.models.detection import Calibration, DetectorState, Episode, Family, Finding
 from monitoring.models.outcomes import Outcome, ShadowDraw, ShadowPair
-from monitoring.models.series import Rollup, Segment, VersionTotal
-from monitoring.models.telemetry import Prediction, Purpose, Reference, Report, Window
+from monitoring.models.references import Reference
+from monitoring.models.series import Rollup, Segment, Unrolled, VersionTotal
+from monitoring.models.telemetry import Prediction, Purpose, Report, Reporting, Window
 
 __all__ = [
     "Calibration",
@@ -19,10 +20,12 @@ __all__ = [
     "Purpose",
     "Reference",
     "Report",
+    "Reporting",
     "Rollup",
     "Segment",
     "ShadowDraw",
     "ShadowPair",
+    "Unrolled",
     "VersionTotal",
     "Window",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.db import models
 from django.utils import timezone
 
@@ -33,6 +35,7 @@ class Rollup(models.Model):
     latency = models.BinaryField(default=b"")
     detections = models.BinaryField(default=b"")
     embedding = models.BinaryField(default=b"")
+    embedded = models.PositiveBigIntegerField(default=0)  # embeddings that score_sums add up
     score_sums = models.BinaryField(default=b"")  # float64 (2(k+1),): sums of the embedding's normal scores
     rolled_at = models.DateTimeField(default=timezone.now)
 
@@ -55,6 +58,23 @@ class Rollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} {self.start:%Y-%m-%d %H:%M} {self.seconds} s n={self.n}"
+
+
+class Unrolled(models.Model):
+    """A mark: the windows of this minute, hour or day have changed since it was rolled up, or it never was."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="+")
+    seconds = models.PositiveIntegerField()
+    start = models.DateTimeField()
+    touched = models.UUIDField(default=uuid.uuid4)  # another one at every change
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["version", "seconds", "start"], name="one_mark_per_interval")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.start:%Y-%m-%d %H:%M} {self.seconds} s"
 
 
 class Segment(models.Model):

@@ -1,29 +1,13 @@
-"""What comes in: references, reports and the windows they add up to, predictions."""
+"""What comes in: reports and the windows they add up to, predictions."""
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.models import ModelVersion
-
-
-class Reference(models.Model):
-    """The frozen picture of a version's normal output."""
-
-    version = models.OneToOneField(ModelVersion, on_delete=models.CASCADE, related_name="reference")
-    rows = models.PositiveIntegerField()
-    dimensions = models.PositiveIntegerField()
-    components = models.PositiveIntegerField()
-    bins = models.PositiveIntegerField()
-    max_bin_mass = models.FloatField()
-    digest = models.CharField(max_length=64)
-    data = models.BinaryField()  # npz: see monitoring.references
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    def __str__(self) -> str:
-        return f"reference of {self.version}"
 
 
 class Purpose(models.TextChoices):
@@ -43,6 +27,7 @@ class Report(models.Model):
     body = models.BinaryField()
     folded_at = models.DateTimeField(null=True, blank=True)
     late = models.BooleanField(default=False)  # skew beyond 5 minutes: kept out of rollout evidence
+    imported = models.BooleanField(default=False)  # history, of whatever age: shown, never rollout evidence
 
     class Meta:
         constraints = [
@@ -56,6 +41,22 @@ class Report(models.Model):
         return f"{self.reporter} {self.sequence}"
 
 
+class Reporting(models.Model):
+    """Who reported live counts of one interval, as one transaction folded them. Rows of an interval add up to all."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="+")
+    fleet = models.CharField(max_length=63, blank=True, default="")
+    start = models.DateTimeField()
+    end = models.DateTimeField()
+    reporters = ArrayField(models.UUIDField())
+
+    class Meta:
+        indexes = [models.Index(fields=["version", "start"], name="reporting_by_version_time")]
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.start:%H:%M:%S}: {len(self.reporters)}"
+
+
 class Window(models.Model):
     """Counts of predictions of one version and segment over one interval. Windows add up exactly."""
 
@@ -65,7 +66,6 @@ class Window(models.Model):
     segment_key = models.CharField(max_length=255, default="")  # canonical text of `segment`, for uniqueness
     start = models.DateTimeField()
     end = models.DateTimeField()
-    reporters = models.JSONField(default=list)
     reference_digest = models.CharField(max_length=64, blank=True, default="")
     fleet = models.CharField(max_length=63, blank=True, default="")  # as its reporters say; empty: unknown
     n = models.PositiveBigIntegerField()

@@ -45,19 +45,29 @@ def estimate(wrong: ArrayLike, probability: ArrayLike, confidence: float = CONFI
     n = len(y)
     if n == 0:
         return AccuracyEstimate(None, 0.0, 1.0, 0, 0.0)
-    w = 1 / q
+    share, effective = wrong_share(y, q)
+    low, high = wilson(share, effective, confidence)
+    return AccuracyEstimate(1 - share, 1 - high, 1 - low, n, effective)
+
+
+def wrong_share(wrong: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
+    """(share of wrong answers, effective sample size) of n ≥ 1 rows, see `estimate`."""
+    y, w = np.asarray(wrong, bool), 1 / np.asarray(probability, np.float64)
     share = float((w * y).sum() / w.sum())
     effective = float(w.sum() ** 2 / (w**2).sum())
     variance = float((w**2 * (y - share) ** 2).sum() / w.sum() ** 2)
     if variance > 0:
         effective = min(effective, share * (1 - share) / variance)
-    low, high = wilson(share, effective, confidence)
-    return AccuracyEstimate(1 - share, 1 - high, 1 - low, n, effective)
+    return share, effective
 
 
 def wilson(share: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a share seen in n (not necessarily whole) independent rows, n > 0."""
-    z = float(ndtri((1 + confidence) / 2))
+    return score_interval(share, n, float(ndtri((1 + confidence) / 2)))
+
+
+def score_interval(share: float, n: float, z: float) -> tuple[float, float]:
+    """The shares p with |share − p| ≤ z·sqrt(p(1 − p)/n)."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -42,19 +42,29 @@ def binned_ks(reference: Counts, window: Counts) -> KsBound:
     upper = max over the bins (a, b) of F(b) − G(a) and G(b) − F(a); upper − lower ≤ the largest reference bin's
     mass. O(k·B).
     """
-    if reference.shape != window.shape or reference.ndim != 2:
-        raise ValueError(f"counts of shapes {reference.shape} and {window.shape} are not in the same bins")
+    lower = grid_distance(reference, window)
     n, reference_n = window.sum(axis=1), reference.sum(axis=1)
-    if (reference_n == 0).any():
-        raise ValueError("a reference row has no counts")
     f, g = _cumulated(reference, reference_n), _cumulated(window, np.maximum(n, 1))
-    lower = np.where(n > 0, np.abs(f - g)[:, 1:-1].max(axis=1, initial=0), 0.0)
     crossing = np.maximum(f[:, 1:] - g[:, :-1], g[:, 1:] - f[:, :-1]).max(axis=1)
     upper = np.where(n > 0, crossing, 1.0)
     p = p_value(lower, n, reference_n)
     from scipy import stats  # takes a second to import: not at every start
 
     return KsBound(lower, upper, p, stats.false_discovery_control(p), n, reference_n)
+
+
+def grid_distance(reference: Counts, window: Counts) -> Numbers:
+    """D_grid alone: `binned_ks(reference, window).lower` (k,) without p-values, for a series of many windows.
+
+    ValueError when the counts are not in the same bins, or a reference row has none.
+    """
+    if reference.shape != window.shape or reference.ndim != 2:
+        raise ValueError(f"counts of shapes {reference.shape} and {window.shape} are not in the same bins")
+    n, reference_n = window.sum(axis=1), reference.sum(axis=1)
+    if (reference_n == 0).any():
+        raise ValueError("a reference row has no counts")
+    f, g = _cumulated(reference, reference_n), _cumulated(window, np.maximum(n, 1))
+    return np.where(n > 0, np.abs(f - g).max(axis=1), 0.0)
 
 
 def p_value(distance: Numbers, n: Counts, m: Counts) -> Numbers:

@@ -125,7 +125,7 @@ def close(
     return {**sources, SOURCE: state}, spans
 
 
-def _span(told: Reported) -> Span:
+def _span(told: Reported | Observed) -> Span:
     return told.start.timestamp(), told.end.timestamp()
 
 

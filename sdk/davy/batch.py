@@ -34,6 +34,9 @@ class Segment:
 
 
 NO_SEGMENT = Segment("", {})
+OTHER_SEGMENT = Segment(
+    segment_key({"segment": "other"}), {"segment": "other"}
+)  # as the server's, for too many
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Stats:
     """What the collector did not count as it was told: look here when numbers are missing.
 
     dropped     values that are not finite
-    overflowed  rows whose segment had no room in the interval; they are counted under no segment
+    overflowed  rows whose segment had no room in the interval; they are counted under `segment=other`
     misfits     columns left out because they did not fit their batch
     faults      errors swallowed: batches whose ids, errors, purpose or segments do not fit, and failures of our own
     lost        intervals that were never encoded, and sample rows that JSON cannot hold
@@ -300,10 +300,13 @@ class Collector:
         return tally, Draw(self._sampling, scale, share, shadow_scale)
 
     def _heard(self, answer: Any) -> None:
-        """What Davy answered to a report: the share of requests to compare, while live ones are mirrored."""
-        share = answer.get("shadow_share", 0.0) if isinstance(answer, dict) else 0.0
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            share = 0.0
+        """What Davy answered to a report: the share of requests to compare, and which reference is in force."""
+        answer = answer if isinstance(answer, dict) else {}
+        known = self._reference.digest if self._fetching and self._reference else None
+        if known and answer.get("reference_digest", known) != known:
+            self._reference_due = self._monotonic()  # until it is there, counts with the old one are good
+        share = answer.get("shadow_share", 0.0)
+        share = share if type(share) in (int, float) and 0 <= share <= 1 else 0.0
         with self._lock:
             self._shadow_share = self._draw.shadow_share = float(share)
             self._shadow_until = self._monotonic() + max(SHADOW_SECONDS, 3 * self.interval_seconds)
@@ -354,24 +357,21 @@ class Collector:
         """Ask for the reference when it is time to; intervals opened from then on count embeddings."""
         if self._monotonic() < self._reference_due:
             return
-        self._reference_due = self._monotonic() + REFERENCE_SECONDS
         where = path("models", self.model, "versions", self.version, "reference")
         try:
             answer = self._client.send("GET", where, headers={"Accept": "application/x-npz"})
             self._reference = Reference.from_npz(answer.body)
+            self._reference_due = math.inf
         except (ClientError, ReferenceError) as err:
-            retry_after = getattr(err, "retry_after_seconds", None) or 0.0
+            retry_after = getattr(err, "retry_after_seconds", None) or REFERENCE_SECONDS
             self._reference_due = self._monotonic() + max(REFERENCE_SECONDS, retry_after)
             if not (isinstance(err, ApiError) and err.status == 404):
                 self._warn_once("reference", f"no reference yet, asked again: {err}")
-        else:
-            self._reference_due = math.inf
 
     def _forget_reference(self) -> None:
         """The server knows another reference: count no embeddings, or fetch it."""
         self._reference = None
-        if self._fetching:
-            self._reference_due = self._monotonic() + REFERENCE_SECONDS
+        self._reference_due = self._monotonic() + REFERENCE_SECONDS if self._fetching else math.inf
 
     def _misfits(self, misfits: list[str]) -> None:
         self.stats.misfits += len(misfits)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from davy.batch import NO_SEGMENT, Batch, Segment
+from davy.batch import OTHER_SEGMENT, Batch, Segment
 from davy.counting import KEY_BUCKETS, Counts, count_confidence, count_detections, count_latency
 from davy.reference import Reference
 from davy.wire import MAX_WINDOWS, PURPOSES, WindowCounts
+
+_ROOM = MAX_WINDOWS - 2 * len(PURPOSES)  # the rest is for no segment and for `other`, of each purpose
 
 
 @dataclass
@@ -31,10 +33,10 @@ class Tally:
     ) -> bool:
         """Add a batch's counts, and its finite projections (k+1, n) by the tally's reference, to its window.
 
-        False when there is no room for its segment, and they went to none.
+        False when there is no room for its segment, and they went to `segment=other`, as the server would say.
         """
-        room = (purpose, segment.key) in self.windows or len(self.windows) < MAX_WINDOWS - len(PURPOSES)
-        segment = segment if room else NO_SEGMENT
+        room = not segment.key or (purpose, segment.key) in self.windows or len(self.windows) < _ROOM
+        segment = segment if room else OTHER_SEGMENT
         window = self.windows.get((purpose, segment.key))
         if window is None:
             window = self.windows[purpose, segment.key] = WindowCounts(purpose, dict(segment.values))

@@ -111,14 +111,14 @@ def segment_key(segment: Mapping[str, str]) -> str:
     return json.dumps(dict(segment), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def pack(counts: ArrayLike) -> bytes:
-    """Non-negative counts as bytes: the item size (1, 2, 4 or 8), then zlib of little-endian integers."""
+def pack(counts: ArrayLike, level: int = 6) -> bytes:
+    """Non-negative counts as bytes: the item size (1, 2, 4 or 8), then zlib (`level`) of little-endian integers."""
     array = np.asarray(counts, np.int64)
     largest = int(array.max(initial=0))
     if array.min(initial=0) < 0:
         raise ValueError("a count is negative")
     size = next(size for size in _ITEM_SIZES if largest < 256**size)
-    return bytes([size]) + zlib.compress(array.astype(f"<u{size}").tobytes(), 6)
+    return bytes([size]) + zlib.compress(array.astype(f"<u{size}").tobytes(), level)
 
 
 def unpack(data: bytes, shape: tuple[int, ...]) -> Counts:

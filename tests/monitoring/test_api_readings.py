@@ -1,4 +1,4 @@
-"""What is read over HTTP: drift, confidences, the p-chart and the accuracy."""
+"""What is read over HTTP: drift, confidences and the accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 from monitoring import checks, references, windows
 from monitoring.models import Outcome, Prediction
 from tests.monitoring.api import VERSION, api, arrays, client_for, now_window, packed, put, rng, v1
-from tests.monitoring.build import report, store, window
+from tests.monitoring.build import store
 
 __all__ = ["api", "client_for", "rng", "v1"]
 
@@ -90,22 +90,6 @@ def test_confidences_are_read_beside_the_references(api, v1, rng):
     below = next(share for share in body["shares"] if share["name"] == "below_0.6")
     assert below["share"] == pytest.approx(sum(body["counts"][:60]) / 597)
     assert below["lower"] < below["reference"] < below["upper"]
-
-
-def test_the_p_chart_has_a_point_per_interval_with_its_own_limits(api, v1, rng):
-    put(api, packed(arrays(rng)))
-    for n in (100, 1000):
-        start = windows.aligned(timezone.now(), 10) - timedelta(seconds=10 + n)
-        one = report(v1, [window(rng, n=n)], start=start)
-        store(one)
-    windows.fold(timezone.now())
-    body = api.get(f"{VERSION}/spc/p").json()
-    assert [point["n"] for point in body["points"]] == [997, 97]
-    wide = [point["upper"] - point["lower"] for point in body["points"]]
-    assert wide[0] < wide[1]
-    assert body["center_from"] == "reference"
-    assert api.get(f"{VERSION}/spc/p?share=x").json()["errors"][0]["pointer"] == "/share"
-    assert api.get(f"{VERSION}/spc/xyz").json()["errors"][0]["pointer"] == "/chart"
 
 
 def outcome(v1, index, wrong, sampler="measure", probability=0.1):

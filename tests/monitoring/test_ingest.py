@@ -112,7 +112,7 @@ def test_good_rows_of_a_mixed_batch_are_kept_and_bad_ones_are_listed(v1):
         (1, "/confidence", "float_type"),
         (2, "/model", "unknown_model"),
         (3, "/version", "unknown_version"),
-        (4, "/confidence", "finite_number"),
+        (4, "/confidence", "not_finite"),
         (6, "", "model_type"),
         (7, "/id", "missing"),
     ]
@@ -203,7 +203,26 @@ def test_float16_and_float32_are_told_apart_by_the_reference(v1, rng):
     assert [np.frombuffer(p.embedding, "<f4").tolist() for p in Prediction.objects.all()] == [
         vector.tolist()
     ] * 2
-    assert refused(ingest.store_predictions, [row(9, embedding=[1, 2, 3])], NOW)[1] == "/0/embedding"
+
+
+@pytest.mark.parametrize(
+    ("embedding", "code"),
+    [
+        ([1, 2, 3], "wrong_dimension"),
+        (np.zeros(5, "<f4").tobytes(), "wrong_dimension"),
+        ([1.0, 2.0, 3.0, float("inf")], "not_finite"),
+        ([1.0, 2.0, 3.0, 1e39], "not_finite"),
+        (np.array([1, 2, 3, np.nan], "<f2").tobytes(), "not_finite"),
+        (b"12345", "invalid"),
+    ],
+)
+def test_why_an_embedding_is_refused_has_a_code(v1, rng, embedding, code):
+    references.freeze(v1, rng.normal(size=(200, 4)).astype("f4"), rng.random(200))
+    assert refused(ingest.store_predictions, [row(9, embedding=embedding)], NOW) == (
+        422,
+        "/0/embedding",
+        code,
+    )
 
 
 def test_duplicates_in_a_batch_and_of_earlier_batches_count_once(v1):

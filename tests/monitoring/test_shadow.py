@@ -170,7 +170,7 @@ def test_a_shadow_sample_states_its_probability(versions):
 def test_pairs_are_kept_as_long_as_windows(versions):
     post(row(name="v1"), row(name="v2"))
     shadow.match(NOW)
-    retention.prune(NOW + retention.WINDOW - timedelta(minutes=1))
+    retention.prune(NOW + retention.SHADOW_PAIR - timedelta(minutes=1))
     assert ShadowPair.objects.exists()
-    retention.prune(NOW + retention.WINDOW + timedelta(minutes=1))
+    retention.prune(NOW + retention.SHADOW_PAIR + timedelta(minutes=1))
     assert not ShadowPair.objects.exists()

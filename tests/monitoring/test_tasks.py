@@ -5,7 +5,8 @@ import pytest
 from controlplane.celery import app
 from monitoring import tasks
 
-TASKS = [tasks.fold, tasks.match, tasks.check, tasks.prune]
+TASKS = [tasks.fold, tasks.roll, tasks.match, tasks.check, tasks.watch_accuracy, tasks.prune]
+TASKS += [tasks.calibrate, tasks.judge_hours]
 
 
 @pytest.mark.django_db

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from davy import wire
 from django.db import DatabaseError, connection, connections, transaction
+from django.utils import timezone
 
-from monitoring import references, windows
-from monitoring.models import Prediction, Report, Window
+from monitoring import intervals, references, rollups, windows
+from monitoring.models import Prediction, Report, VersionTotal, Window
 from tests.monitoring.build import T0, report, store, version, window
 
 HOUR = timedelta(hours=1)
@@ -51,7 +52,6 @@ def test_windows_of_several_reporters_and_segments_add_up_exactly(v1, rng):
     assert (everything.n, everything.errors) == (220, 9)
     assert np.array_equal(everything.confidence, sum(p.confidence for p in [*parts, more]))
     assert np.array_equal(everything.latency, sum(p.latency for p in [*parts, more]))
-    assert len(everything.reporters) == 2
     assert read(v1, segment={"device": "ios"}).n == 170
     assert Window.objects.count() == 2
 
@@ -128,11 +128,51 @@ def test_workers_folding_at_once_add_every_report_exactly_once(rng, monkeypatch)
 def test_folding_needs_the_same_number_of_queries_for_one_report_and_for_many(
     v1, rng, django_assert_num_queries
 ):
+    parts = [window(rng, segment={"cell": str(cell)}) for cell in range(5)]
+    store(report(v1, parts))
+    windows.fold(T0)  # the segments are known from now on
     for count in (1, 20):
         for _ in range(count):
-            store(report(v1, [window(rng, segment={"cell": str(cell)}) for cell in range(5)]))
-        with django_assert_num_queries(11):
-            windows.fold(T0, limit=count)
+            store(report(v1, parts))
+        with django_assert_num_queries(21):
+            windows.fold(T0)
+
+
+def test_folding_stops_when_its_time_is_over(v1, rng, monkeypatch):
+    monkeypatch.setattr(windows, "REPORTS_PER_TRANSACTION", 2)
+    for _ in range(5):
+        store(report(v1, [window(rng)]))
+    assert windows.fold(T0, seconds=0) == 2
+    assert windows.fold(T0) == 3
+
+
+def test_the_totals_of_a_version_and_fleet_never_shrink_and_hold_live_traffic_only(v1, rng):
+    one = window(rng, detections=np.eye(1, 64, 3, dtype=int)[0])
+    store(report(v1, [one, window(rng, purpose="shadow")], fleet="edge"))
+    store(report(v1, [window(rng, 50, segment={"device": "ios"}), window(rng, 70)], fleet="edge"))
+    store(report(v1, [window(rng, 30)]))
+    windows.fold(T0)
+    windows.fold(T0)
+    Window.objects.all().delete()
+    store(report(v1, [window(rng, 7)], fleet="edge"))
+    windows.fold(T0)
+    found = {row.fleet: row for row in VersionTotal.objects.all()}
+    assert {fleet: (row.n, row.errors) for fleet, row in found.items()} == {"edge": (227, 12), "": (30, 3)}
+    assert wire.unpack(bytes(found["edge"].confidence), (100,)).sum() == 227 - 12
+    assert wire.unpack(bytes(found["edge"].detections), (64,))[3] == 1
+
+
+def test_what_is_more_than_a_week_old_is_read_by_the_hour(v1, rng):
+    now = timezone.now()
+    for start in (now - timedelta(days=20), now - timedelta(days=19), now - HOUR):
+        store(report(v1, [window(rng, segment={"device": "ios"})], start=windows.aligned(start, 3600)))
+    windows.fold(now)
+    rollups.roll(now)
+    Window.objects.filter(start__lt=now - timedelta(days=10)).delete()
+    total = windows.total(v1, now - timedelta(days=30), now, segment={"device": "ios"})
+    assert (total.n, total.windows, total.confidence.sum()) == (300, 3, 291)
+    assert total.start == windows.aligned(now - timedelta(days=20), 3600)
+    assert windows.total(v1, now - timedelta(days=30), now - timedelta(days=19, hours=2)).n == 100
 
 
 def test_intervals_are_separate_ordered_and_within_the_period(v1, rng):
@@ -197,7 +237,8 @@ def test_raw_predictions_are_counted_once_into_aligned_windows(v1, rng):
     assert total.confidence[50] == 3
     assert total.latency.sum() == 3
     assert np.array_equal(total.embedding, references.load(v1).count(embeddings[:3]))
-    assert total.reporters == {"api"}
+    ((heard,),) = intervals.heard([v1], T0 - HOUR, T0 + HOUR)
+    assert heard.reporters == {str(windows.RAW_REPORTER)}
 
 
 def test_segments_are_equal_whatever_their_order(v1, rng):

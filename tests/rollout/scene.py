@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from davy import wire
 
 from controlplane.models import Fleet, Model, ModelVersion, Route
-from monitoring.models import Window
+from monitoring.models import Reporting, Window
 from rollout import commands, tick
 from rollout.drivers.memory import MemoryDriver, MemoryFleet
 from rollout.models import Rollout
@@ -119,11 +120,11 @@ class Scene:
         seconds = does.latency_seconds * self.rng.lognormal(0, 0.2, n)
         edges = np.geomspace(1e-4, 1e2, 97)
         np.add.at(latency, np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, 95), 1)
+        span: dict[str, Any] = {"start": self.now - timedelta(seconds=1), "end": self.now}
+        Reporting.objects.create(version=version, reporters=[uuid5(NAMESPACE_OID, name)], **span)
         Window.objects.create(
             version=version,
-            start=self.now - timedelta(seconds=1),
-            end=self.now,
-            reporters=[name],
+            **span,
             n=n,
             errors=failed,
             confidence=wire.pack(confidence),

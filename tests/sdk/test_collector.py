@@ -167,6 +167,36 @@ def test_a_reference_is_fetched_once_it_is_there_and_used_from_the_next_interval
     assert len(peer.to(REFERENCE)) == 2
 
 
+def test_when_another_reference_is_in_force_it_is_fetched_and_counts_go_on_meanwhile(peer, clock, make):
+    old, new = make_reference(), make_reference(seed=1)
+    in_force = [old]
+
+    def respond(asked):
+        if asked.method == "GET":
+            return Reply(200, in_force[-1].to_npz())
+        return Reply(202, {"accepted": 1, "duplicate": 0, "reference_digest": in_force[-1].digest})
+
+    def interval():
+        collector.observe(ids(6), embeddings=np.zeros((6, 12)))
+        clock.now += 10
+        collector.flush()
+
+    peer.respond = respond
+    collector = make(reference="fetch")
+    collector.flush()
+    interval()
+    interval()
+    in_force.append(new)
+    interval()  # sent with the old one; the answer names the new one
+    interval()
+    interval()
+    interval()
+    counted = [r.reference_digest for r in reports(peer) if r.windows[0].embedding is not None]
+    assert set(counted[:2]) == {old.digest}
+    assert counted[-1] == new.digest
+    assert len(peer.to(REFERENCE)) == 2
+
+
 def test_a_damaged_reference_or_another_dimension_costs_the_embeddings_only(peer, clock, make):
     peer.respond = lambda asked: Reply(200 if asked.method == "GET" else 202, b"{}")
     fetching, narrow = make(reference="fetch"), make(reference=make_reference())

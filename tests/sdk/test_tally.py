@@ -71,10 +71,12 @@ def test_without_live_rows_an_empty_live_window_is_reported():
     assert [(w.purpose, w.n) for w in tally.report_windows()] == [("shadow", 3), ("live", 0)]
 
 
-def test_segments_beyond_the_limit_are_counted_under_none():
+def test_segments_beyond_the_limit_are_counted_as_other_and_no_segment_stays_itself():
     tally = Tally(0, 10, None)
     had_room = [tally.add("live", segment_of((("user", str(i)),)), WindowCounts(n=1)) for i in range(500)]
+    assert tally.add("live", segment_of(()), WindowCounts(n=7))
     windows = tally.report_windows()
     assert len(windows) <= MAX_WINDOWS
-    assert sum(window.n for window in windows) == 500
-    assert had_room.count(False) == next(window.n for window in windows if not window.segment)
+    assert sum(window.n for window in windows) == 507
+    assert [w.n for w in windows if w.segment == {"segment": "other"}] == [had_room.count(False)]
+    assert [w.n for w in windows if not w.segment] == [7]

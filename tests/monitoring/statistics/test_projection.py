@@ -24,6 +24,15 @@ def test_with_rows_enough_it_spans_the_directions_of_sklearns_pca():
     assert np.allclose(np.abs(components @ wanted.components_.T), np.eye(5), atol=1e-3)
 
 
+@pytest.mark.parametrize(("n", "d"), [(20_000, 20), (9000, 3), (300, 40)])
+def test_rows_beyond_memory_give_the_same_directions_block_by_block(n, d):
+    rows = sample(n, d, decay=3)
+    mean, components = projection.fit(rows, 5)
+    blockwise_mean, blockwise = projection.fit(rows, 5, memory_bytes=0)
+    assert (mean == blockwise_mean).all()
+    assert np.allclose(components, blockwise, atol=1e-5)
+
+
 def test_the_sign_does_not_depend_on_the_order_of_rows():
     rows = sample(5000, 20, decay=3)
     _, one = projection.fit(rows, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,13 @@ from tests.rollout.evidence.test_sources import settled
 GRACE = 15.0
 
 
+@dataclass(frozen=True)
+class Told(Observed):
+    """Counts, and who reported them."""
+
+    reporters: frozenset[str] = frozenset({"r1"})
+
+
 def window(
     start: float,
     end: float,
@@ -27,15 +35,15 @@ def window(
     errors: int = 0,
     reporters: Sequence[str] = ("r1",),
     segments: dict[str, Observed] | None = None,
-) -> Observed:
+) -> Told:
     confidence, latency = np.zeros(100, np.int64), np.zeros(96, np.int64)
     confidence[95] = latency[40] = n - errors
-    return Observed(
+    return Told(
         datetime.fromtimestamp(start, UTC),
         datetime.fromtimestamp(end, UTC),
         n,
         errors,
-        frozenset(reporters),
+        reporters=frozenset(reporters),
         confidence=confidence,
         latency=latency,
         segments=segments or {},
@@ -43,7 +51,7 @@ def window(
 
 
 def from_collectors(
-    sources: Sources, canary: Sequence[Observed], stable: Sequence[Observed], now: float, grace_seconds: float
+    sources: Sources, canary: Sequence[Told], stable: Sequence[Told], now: float, grace_seconds: float
 ) -> tuple[Sources, list[Reading]]:
     """`close` and `readings` of counts that are at hand."""
     sources, spans = collected.close(sources, canary, stable, now, grace_seconds)
@@ -51,7 +59,7 @@ def from_collectors(
 
 
 def collect(
-    sources: Sources, canary: list[Observed], stable: list[Observed], now: float
+    sources: Sources, canary: list[Told], stable: list[Told], now: float
 ) -> tuple[Sources, list[tuple[float, float]]]:
     sources, readings = from_collectors(sources, canary, stable, now, GRACE)
     return sources, [(r.interval.start, r.interval.end) for r in readings]
@@ -130,7 +138,7 @@ def test_whenever_windows_arrive_each_interval_is_used_once_and_in_order(
     arrivals: list[tuple[int, str]],
 ) -> None:
     """One arrival a second, every window at a random time, late and repeated ones among them."""
-    known: dict[str, dict[int, Observed]] = {"canary": {}, "stable": {}}
+    known: dict[str, dict[int, Told]] = {"canary": {}, "stable": {}}
     sources: Sources = {}
     found: list[tuple[float, float]] = []
     for second, (place, role) in enumerate(arrivals):
@@ -145,14 +153,14 @@ def test_whenever_windows_arrive_each_interval_is_used_once_and_in_order(
 # Segments
 
 
-def parted(**requests: int) -> Observed:
+def parted(**requests: int) -> Told:
     return window(
         0, 10, sum(requests.values()), segments={f"device={k}": window(0, 10, n) for k, n in requests.items()}
     )
 
 
 def labels(
-    canary: Observed, stable: Observed, sources: Sources | None = None
+    canary: Told, stable: Told, sources: Sources | None = None
 ) -> tuple[Sources, dict[str, int], set[str]]:
     """The canary's requests by segment, and stable's segments."""
     now = 30.0 if sources is None else 60.0
@@ -179,9 +187,7 @@ def test_a_value_that_was_other_once_stays_so() -> None:
     """Else "other" would mean different people in different intervals."""
     sources, _, _ = labels(parted(**{f"d{i:02}": 100 - i for i in range(40)}), parted(d00=1))
     later = [
-        Observed(
-            w.start.replace(second=20), w.end.replace(second=30), w.n, 0, w.reporters, segments=w.segments
-        )
+        Told(w.start.replace(second=20), w.end.replace(second=30), w.n, 0, segments=w.segments)
         for w in (parted(d39=5_000, d01=1), parted(d39=9, d01=1))
     ]
     _, canary, _ = labels(later[0], later[1], sources)
@@ -222,12 +228,11 @@ def test_of_a_gate_with_another_source_only_what_collectors_alone_know_is_used()
 
 def test_embedding_counts_carry_the_reference_that_they_are_compared_with() -> None:
     both = [
-        Observed(
+        Told(
             datetime.fromtimestamp(0, UTC),
             datetime.fromtimestamp(10, UTC),
             3,
             0,
-            frozenset({"r1"}),
             embedding=np.array([[1, 2]]),
             reference=np.array([[50, 50]]),
             reference_digest=digest,

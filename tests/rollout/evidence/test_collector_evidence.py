@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from davy import wire
 from controlplane.models import Alert, Fleet, ModelVersion
 from controlplane.problems import Problem
 from monitoring import references
-from monitoring.models import Window
+from monitoring.models import Reporting, Window
 from rollout import commands, judge, replay, tick
 from rollout.evidence import sources
 from rollout.models import Evidence, Rollout
@@ -62,13 +63,13 @@ class Fleetful(Scene):
         buckets = np.bincount(self.rng.integers(16, size=bad if self.keyed else 0), minlength=16)
         confidence = np.zeros(100, np.int64)
         confidence[95] = n - bad
+        span: dict[str, Any] = {"start": self.now - timedelta(seconds=1), "end": self.now}
+        Reporting.objects.create(version=of, reporters=[uuid5(NAMESPACE_OID, of.name)], **span)
         Window.objects.create(
             version=of,
             segment=segment,
             segment_key=wire.segment_key(segment),
-            start=self.now - timedelta(seconds=1),
-            end=self.now,
-            reporters=[of.name],
+            **span,
             reference_digest=digest,
             n=n,
             errors=bad,
@@ -211,12 +212,15 @@ def test_what_another_fleet_reports_of_the_same_versions_is_no_evidence(scene: F
     unsure = wire.pack(np.bincount([40] * 500, minlength=100))
     for name in ("v1", "v2"):
         for second in range(60):
+            place: dict[str, Any] = {
+                "version": ModelVersion.objects.get(name=name),
+                "fleet": "elsewhere",
+                "start": scene.now + timedelta(seconds=second),
+                "end": scene.now + timedelta(seconds=second + 1),
+            }
+            Reporting.objects.create(reporters=[uuid5(NAMESPACE_OID, "elsewhere")], **place)
             Window.objects.create(
-                version=ModelVersion.objects.get(name=name),
-                fleet="elsewhere",
-                start=scene.now + timedelta(seconds=second),
-                end=scene.now + timedelta(seconds=second + 1),
-                reporters=["elsewhere"],
+                **place,
                 n=500,
                 errors=0,
                 confidence=unsure if name == "v2" else b"",

@@ -7,8 +7,10 @@ import json
 import sys
 
 import pytest
+from davy import wire
 from davy.commands import telemetry
 
+from tests.sdk.history_files import WRITERS, make_reference, rows, write
 from tests.sdk.peer import Reply
 
 
@@ -50,3 +52,62 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_is_sent(peer, dav
         (tmp_path / "rows").write_text(content)
     assert davy("telemetry", "push", str(tmp_path / "rows")).code == 1
     assert not peer.asked
+
+
+# A history
+
+
+def stored(asked):
+    if asked.method == "GET":
+        return Reply(200, make_reference().to_npz())
+    return Reply(202, {"accepted": 1, "duplicate": 0})
+
+
+def push_history(davy, path, *more):
+    return davy("telemetry", "push", str(path), "--model", "products", "--version", "v7", *more)
+
+
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_a_history_is_counted_here_and_sent_hour_by_hour(peer, davy, tmp_path, kind):
+    peer.respond = stored
+    ran = push_history(davy, write(tmp_path / f"rows{kind}", rows(200)), "-o", "json")
+    assert ran.code == 0
+    assert json.loads(ran.out) == {"rows": 200, "accepted": 3, "duplicate": 0}
+    sent = [wire.decode_report(asked.body) for asked in peer.asked if asked.method == "POST"]
+    assert sum(window.n for report in sent for window in report.windows) == 200
+    assert {report.reference_digest for report in sent} == {make_reference().digest}
+    assert len({(report.reporter, report.sequence) for report in sent}) == 3
+
+
+def test_a_wrong_value_is_named_before_anything_is_sent(peer, davy, tmp_path):
+    peer.respond = stored
+    content = rows(200)
+    content["error"][199] = False
+    content["confidence"][199] = 7
+    ran = push_history(davy, write(tmp_path / "rows.csv", content))
+    assert ran.code == 1
+    assert "row 200, column confidence" in ran.err
+    assert [asked.method for asked in peer.asked] == ["GET"]
+
+
+def test_a_version_without_reference_is_told_what_to_do(peer, davy, tmp_path):
+    peer.respond = lambda _: Reply(404, {"code": "no_reference", "title": "Not Found", "status": 404})
+    ran = push_history(davy, write(tmp_path / "rows.npz", rows(20)))
+    assert ran.code == 1
+    assert "PUT one first" in ran.err
+
+
+@pytest.mark.parametrize("more", [[], ["--model", "products"]])
+def test_whose_history_it_is_has_to_be_said(peer, davy, tmp_path, more):
+    ran = davy("telemetry", "push", str(write(tmp_path / "rows.csv", rows(20))), *more)
+    assert (ran.code, peer.asked) == (1, [])
+    assert "--model and --version" in ran.err
+
+
+def test_columns_are_mapped_by_name(peer, davy, tmp_path):
+    peer.respond = stored
+    content = {"when": rows(20)["at"], "confidence": rows(20)["confidence"]}
+    path = write(tmp_path / "rows.csv", content)
+    assert push_history(davy, path).code == 1
+    assert push_history(davy, path, "--column", "at=when").code == 0
+    assert push_history(davy, path, "--column", "when").code == 1

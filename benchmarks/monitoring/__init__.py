@@ -1,0 +1,1 @@
+"""The numbers of monitoring, measured: python -m benchmarks.monitoring."""
