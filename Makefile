@@ -5,7 +5,7 @@ IN_VENV := .venv/bin/python -m
 LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes
 SYSTEM_PACKAGES := chromium etcd-server prometheus prometheus-alertmanager
 
-.PHONY: up down demo test check lint bench-judge test-system lock
+.PHONY: up down demo test check lint bench-judge bench-monitoring test-system lock
 
 up:  ## start everything; TRAFFIC=0 without live traffic, DETACH=1 returns when ready
 	@$(SET_UP) app fleet
@@ -36,6 +36,10 @@ lint:
 bench-judge:  ## the judge's table, simulated (hours); BENCH="--only dead --runs 50" narrows it
 	@$(SET_UP) app
 	$(IN_VENV) benchmarks.judge --out docs/measurements/judge.csv $(BENCH)
+
+bench-monitoring:  ## the tables of docs/benchmarks.md (half an hour); BENCH="counting" runs one
+	@$(SET_UP) app
+	$(IN_VENV) benchmarks.monitoring $(BENCH)
 
 test-system:  ## Debian packages for the tests marked `system`; needs root
 	apt-get update -qq

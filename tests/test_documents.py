@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "sdk/README.md"]
-DOCUMENTS += ["docs/judge-only.md", "docs/kubernetes.md"]
+DOCUMENTS += ["docs/judge-only.md", "docs/kubernetes.md", "docs/rollouts.md", "docs/envoys-elsewhere.md"]
+DOCUMENTS += ["docs/monitoring.md", "docs/spc-charts.md", "docs/benchmarks.md", "docs/measurements/README.md"]
 
 
 def test_every_setting_is_in_the_readme_and_no_other() -> None:

@@ -1,6 +1,6 @@
 """Measure monitoring's numbers, a table at a time.
 
-python -m benchmarks.monitoring NAME [options of it; --help shows them]
+python -m benchmarks.monitoring [NAME [options of it; --help shows them]]; without a name: all of them
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ COMMANDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run the benchmark that the first argument names; 2 when there is none of that name."""
-    if not argv or argv[0] not in COMMANDS:
+    """Run the benchmark that the first argument names, or all; 2 when there is none of that name."""
+    if not argv:
+        return max([run(name, []) for name in COMMANDS])
+    if argv[0] not in COMMANDS:
         print(__doc__, "\nNAME:", ", ".join(COMMANDS), file=sys.stderr)
         return 2
-    answer: int = importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
+    return run(argv[0], argv[1:])
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Print one table; 0 when its targets are met."""
+    answer: int = importlib.import_module(COMMANDS[name]).main(argv)
     return answer
 
 
