@@ -27,6 +27,7 @@ from rollout.plan import load as load_plan
 log = logging.getLogger(__name__)
 
 OBSERVED_EVERY = timedelta(seconds=10)
+LONGEST_BACK_OFF_SECONDS = 30.0
 
 
 def tick(rollout_id: int, now: datetime) -> bool:
@@ -53,12 +54,32 @@ def _tick(rollout: Rollout, now: datetime) -> bool:
     if not journal.moved(before, after):
         asked_before = bool(rollout.sources.get("asks"))
         seen.sources["asks"] = phases.asks_people(after, known, asked_before=asked_before)
+    seen.sources = paced(seen.sources, rollout.trouble, rollout.route.weight_percent, now.timestamp())
     is_done = _is_done(rollout, plan, before, after, seen)
     if not _save(rollout, before, after, seen, now, is_done):
         return False
     if not is_done:
-        _apply(_read(rollout.pk) if journal.moved(before, after) else rollout, driver, now)
+        has_moved = journal.moved(before, after)
+        is_due = has_moved or seen.sources.get("asked", {}).get("at", now.timestamp()) == now.timestamp()
+        _apply(_read(rollout.pk) if has_moved else rollout, driver, now, is_due)
     return is_done
+
+
+def paced(sources: evidence.Sources, trouble: str, percent: float, now: float) -> evidence.Sources:
+    """When a fleet that refuses a weight was last asked for it: again after 1, 2, 4 … 30 s. Kept as sources["asked"].
+
+    Another weight than the refused one is asked for at once, and weight 0 at every tick (behaviour 21).
+    """
+    rest = {name: value for name, value in sources.items() if name != "asked"}
+    last = sources.get("asked")
+    if not trouble:
+        return rest
+    if last is None or last["percent"] != percent:
+        return {**rest, "asked": {"at": now, "percent": percent, "wait": 1.0}}
+    if 0 <= now - last["at"] < last["wait"]:
+        return dict(sources)
+    longer = min(2 * last["wait"], LONGEST_BACK_OFF_SECONDS)
+    return {**rest, "asked": {"at": now, "percent": percent, "wait": longer}}
 
 
 def _is_done(rollout: Rollout, plan: Plan, before: Position, after: Position, seen: Look) -> bool:
@@ -118,8 +139,11 @@ def _note_observed(route: Route, percent: float | None, now: datetime) -> None:
         Route.objects.filter(pk=route.pk).update(observed_weight_percent=percent, observed_at=now)
 
 
-def _apply(rollout: Rollout, driver: Driver, now: datetime) -> None:
-    """Make the fleet what the rollout wants. Errors are logged: the next tick tries again and tells."""
+def _apply(rollout: Rollout, driver: Driver, now: datetime, is_due: bool = True) -> None:
+    """Make the fleet what the rollout wants. Errors are logged: a later tick tries again and tells.
+
+    is_due  whether a fleet that refused the canary's weight is asked for it again yet
+    """
     route, phase = spec(rollout.route), Phase(rollout.state)
     try:
         if phase is Phase.PENDING:
@@ -132,6 +156,8 @@ def _apply(rollout: Rollout, driver: Driver, now: datetime) -> None:
         elif phase is Phase.ROLLING_BACK:
             _give_back(driver, route, rollout.route.weight_percent)
         elif phase not in TERMINAL:
+            if not is_due and rollout.route.weight_percent > 0:
+                return
             hold_weight(driver, route, rollout.route.weight_percent)
         _mirror(rollout, driver)
     except (DriverError, artifacts.ArtifactError) as err:

@@ -23,6 +23,7 @@ class MemoryFleet:
     began: float = 0.0
     refuse: str = ""  # a reason: every call fails with it
     for_good: bool = False  # whether `refuse` says that no further attempt will succeed
+    refuse_weights: str = ""  # a reason: only new weights are refused
     unready: set[str] = field(default_factory=set)  # slots that never get ready
     capacity: dict[str, float] = field(
         default_factory=dict
@@ -77,6 +78,8 @@ class MemoryDriver:
         self._called("set_weight", route.model, f"{percent:g}")
         if not 0 <= percent <= 100:
             raise DriverError(f"weight {percent} is outside 0–100", retry=False)
+        if self.fleet.refuse_weights:
+            raise DriverError(self.fleet.refuse_weights)
         self.fleet.weights[route.model] = {route.stable_slot: 100 - percent, route.canary_slot: percent}
         if self.fleet.mirrors.get(route.model, ("", 0.0))[0] != route.canary_slot:
             self.fleet.mirrors.pop(route.model, None)  # the roles have swapped

@@ -14,6 +14,7 @@ An interval is used once, in order, and only when the split did not change withi
     recent     [[at, n, failed, n_c, failed_c], …]                     last readings of stable and canary: outages
     holds      {name: {at, step, verdict, …}}                          the holds' last answers: see rollout.asking
     split      {test, mismatch, proof, since}                          see evidence.splits
+    asked      {at, percent, wait}                                     a refused weight: see rollout.tick
     labels     {cursor}, pairs {cursor}                                see evidence.labelled
 """
 

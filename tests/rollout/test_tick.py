@@ -128,6 +128,31 @@ def test_21_a_fleet_that_refuses_the_weight_keeps_the_step(scene: Scene) -> None
     assert scene.run(rollout, 600).state == "promoted"
 
 
+def test_21_a_gateway_that_refuses_a_weight_is_asked_again_with_back_off(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.start(scene.version("v2"))
+    scene.memory.refuse_weights = "the route is locked"
+    scene.run(rollout, 20, until="running")
+    scene.memory.calls.clear()
+    scene.run(rollout, 60)
+    asked = scene.memory.calls.count(("set_weight", "products", "5"))
+    assert 4 <= asked <= 7  # after 1, 2, 4, 8, 16, 30 s, not every second
+    scene.memory.refuse_weights = ""
+    scene.run(rollout, 31)
+    assert scene.memory.weights["products"]["b"] == 5
+
+
+def test_21_a_refused_weight_does_not_delay_the_way_back_to_0(scene: Scene) -> None:
+    scene.live()
+    rollout = scene.start(scene.version("v2"))
+    scene.run(rollout, 30, until="running")
+    scene.memory.refuse_weights = "the route is locked"
+    commands.act(rollout.pk, "abort", actor="ann", reason="no", now=scene.now)
+    scene.memory.calls.clear()
+    scene.run(rollout, 20)
+    assert scene.memory.calls.count(("set_weight", "products", "0")) >= 19
+
+
 def test_33_two_workers_ticking_the_same_rollout_one_acts(scene: Scene) -> None:
     scene.live()
     rollout = scene.start(scene.version("v2"))
